@@ -1,0 +1,98 @@
+/**
+ * What a person should do next: for errors of the host and of QEMU, and for each way a migration can end.
+ *
+ * @module
+ */
+
+import { KvmError } from "../kvm/errors.ts";
+import { QmpError } from "../kvm/qmp_error.ts";
+import { MigrationError } from "../migration/errors.ts";
+import type { MigrationResult } from "../migration/result.ts";
+
+const qmpHints: Partial<Record<QmpError["code"], string>> = {
+  missing: "give the path of QEMU's -qmp unix:PATH,server=on,wait=off",
+  denied: "run as root, or as the user that QEMU runs as",
+  refused: "the QEMU that made this socket is gone: start it again",
+  busy:
+    "QEMU serves one client a socket: start it with a second -qmp unix:PATH2,server=on,wait=off and give PATH2",
+};
+
+const kvmHints: Partial<Record<KvmError["code"], string>> = {
+  denied: "run as root, or as the user that QEMU runs as",
+  locked: "wait for the other command, or end it",
+  capability: "switch it off with migrate-set-capabilities, then try again",
+  landing:
+    "see --land, or start QEMU with -object memory-backend-memfd,id=ID,size=SIZE,share=on -machine memory-backend=ID",
+};
+
+/** An error of the host or of QEMU as one of the migration, with a hint; any other as it is. */
+export function explained(error: unknown, side: "source" | "destination"): unknown {
+  if (error instanceof QmpError) {
+    return new MigrationError("vm", error.message, { hint: qmpHints[error.code], cause: error });
+  }
+  if (error instanceof KvmError) {
+    const hint = error.code === "state" ? stateHint(error.message, side) : kvmHints[error.code];
+    return new MigrationError("vm", error.message, { hint, cause: error });
+  }
+  return error;
+}
+
+function stateHint(message: string, side: "source" | "destination"): string {
+  if (side === "destination") return "start it with the source's command line and -incoming defer";
+  if (message.includes("postmigrate")) {
+    return "its memory went elsewhere already; only if it does not run there: QMP `cont` here first";
+  }
+  return "the VM must be running, paused or never started";
+}
+
+/** What to do next when a migration did not complete; null when its error says it already. */
+export function resultHint(result: MigrationResult): string | null {
+  const { error } = result;
+  if (error === null) return null;
+  return settleHint(result) ?? (error.hint === null ? failureHint(result, error) : null);
+}
+
+function failureHint(
+  { side, destinationState }: MigrationResult,
+  { code }: { code: string },
+): string | null {
+  if (code === "handshake") {
+    return "--peer must be what `sealift key show` prints on the destination, and --allow there what it prints here";
+  }
+  if (side === "destination") {
+    return destinationState === "discarded"
+      ? "the VM is at the source; to try again start QEMU anew with -incoming defer, then `sealift receive`"
+      : null;
+  }
+  switch (code) {
+    case "cut":
+    case "protocol":
+      return "look at the network between the hosts and at what `receive` says there, then start both again";
+    case "refused":
+    case "vm":
+      return "look at what `receive` says on the destination";
+    default:
+      return null;
+  }
+}
+
+/** How to settle what nobody can know; null when there is nothing to settle. */
+function settleHint(result: MigrationResult): string | null {
+  const { id, side, lastState, outcome } = result;
+  if (outcome !== "unknown" || id === null) return null;
+  const other = side === "source" ? "destination" : "source";
+  const journal = `read \`sealift status --id ${id}\` on the ${other}'s host first`;
+  if (side === "source") {
+    if (result.sourceState === "gone" && lastState !== "released" && lastState !== "finishing") {
+      return "start the VM again here; the destination discards what it got";
+    }
+    return `${journal}: if its journal says running, the VM is there: QMP \`quit\` here. If it says discarded, or loaded ` +
+      "and you QMP `quit` that QEMU first: QMP `cont` here. If it says taking: ask its QEMU with QMP `query-status`";
+  }
+  if (lastState === "loaded") {
+    return `${journal}: if its journal says released or done, or its QEMU is gone for good and never ran again: QMP ` +
+      "`cont` here. If its QEMU runs, or stands in postmigrate under a journal before released: QMP `quit` here";
+  }
+  return `${journal}: this QEMU may hold the only copy: mend what it says, then QMP \`cont\` here; if the source runs, ` +
+    "QMP `quit` here";
+}

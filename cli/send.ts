@@ -1,0 +1,128 @@
+/**
+ * `send`: the source side of a migration.
+ *
+ * @module
+ */
+
+import { merge, object } from "@optique/core/constructs";
+import { message } from "@optique/core/message";
+import { optional, withDefault } from "@optique/core/modifiers";
+import { command, constant, option } from "@optique/core/primitives";
+import { choice } from "@optique/core/valueparser";
+import { defaultSuiteId, type SealedSuiteId, sealedSuiteIds } from "../ciphers/sealed.ts";
+import { DEFAULT_MAX_STOP_MS } from "../migration/limits.ts";
+import {
+  addressValue,
+  type CommonOptions,
+  commonOptions,
+  countValue,
+  durationValue,
+  examples,
+  pathValue,
+  peerValue,
+  rateValue,
+  uuidValue,
+} from "./options.ts";
+import type { Address } from "./values.ts";
+
+/** What `send` was told. */
+export interface SendOptions extends CommonOptions {
+  command: "send";
+  /** QEMU's QMP socket. */
+  qmp: string;
+  to: Address;
+  /** A name of the list, or a public key: see `resolvePeer`. */
+  peer: string;
+  cipher: SealedSuiteId;
+  /** Bytes per second; undefined is no limit. */
+  maxBandwidth: number | undefined;
+  /** QEMU's own setting is left as it is when undefined. */
+  downtimeLimitMs: number | undefined;
+  /** How long the VM may stand still in all before the migration is given up. */
+  maxStopMs: number;
+  /** Rounds with the VM running before the migration is given up; undefined is no limit. */
+  maxRounds: number | undefined;
+  /** From the start to the last round; undefined is no limit. */
+  maxTimeMs: number | undefined;
+  autoConverge: boolean;
+  /** In the place of the VM's own UUID, on both ends. */
+  vmId: string | undefined;
+  /** Leave the source's QEMU in `postmigrate` instead of ending it. */
+  keepSource: boolean;
+  /** Check everything, move nothing. */
+  dryRun: boolean;
+}
+
+/** The parser of {@linkcode SendOptions}. */
+export const sendCommand = command(
+  "send",
+  merge(
+    object({
+      command: constant("send"),
+      qmp: option("--qmp", pathValue("PATH"), {
+        description: message`QEMU's QMP socket on this host.`,
+      }),
+      to: option("--to", addressValue({ listen: false }), {
+        description: message`Where the destination listens.`,
+      }),
+      peer: option("--peer", peerValue, {
+        description: message`Who the destination is: a name of the list, or its public key.`,
+      }),
+      cipher: withDefault(
+        option("--cipher", choice(sealedSuiteIds, { metavar: "ID" }), {
+          description: message`The suite that seals the VM.`,
+        }),
+        defaultSuiteId,
+      ),
+      maxBandwidth: optional(option("--max-bandwidth", rateValue, {
+        description: message`Bytes per second, such as 100MiB/s (default: no limit).`,
+      })),
+      downtimeLimitMs: optional(option("--downtime-limit", durationValue, {
+        description: message`Downtime that QEMU aims at, such as 300ms (default: QEMU's own).`,
+      })),
+      maxStopMs: withDefault(
+        option("--max-stop", durationValue, {
+          description:
+            message`How long the VM may stand still in all; after it the migration is given up and the VM runs on.`,
+        }),
+        DEFAULT_MAX_STOP_MS,
+      ),
+      maxRounds: optional(
+        option("--max-rounds", countValue({ min: 1, max: 1_000_000, metavar: "N" }), {
+          description: message`Give up after so many rounds (default: no limit).`,
+        }),
+      ),
+      maxTimeMs: optional(option("--max-time", durationValue, {
+        description:
+          message`Give up when the last round has not begun by then (default: no limit).`,
+      })),
+      autoConverge: option("--auto-converge", {
+        description: message`Let QEMU slow the VM down when it dirties memory too fast.`,
+      }),
+      vmId: optional(option("--vm-id", uuidValue, {
+        description: message`In the place of the VM's UUID; give the same to receive.`,
+      })),
+      keepSource: option("--keep-source", {
+        description: message`Leave the source's QEMU, stopped for good, instead of ending it.`,
+      }),
+      dryRun: option("--dry-run", {
+        description: message`Make every check on both ends, move nothing.`,
+      }),
+    }),
+    commonOptions,
+  ),
+  {
+    brief: message`Move a running VM to another host: the source's side.`,
+    footer: examples(
+      "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b --dry-run",
+      "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b",
+      "sealift send --qmp /run/vm1.qmp --to [2001:db8::7]:7900 --peer host-b --max-bandwidth 1GB/s --max-stop 2s",
+    ),
+  },
+);
+
+/** Runs it; what it needs is loaded only now. */
+export async function executeSend(options: SendOptions): Promise<number> {
+  const { runSend } = await import("./send_run.ts");
+  return await runSend(options);
+}

@@ -1,0 +1,135 @@
+/**
+ * The symmetric half of a Noise handshake, as `noise.ts` uses it.
+ *
+ * @module
+ * @see https://noiseprotocol.org/noise.html section 5
+ */
+
+import { hkdfExpand, hkdfExtract } from "./_hkdf.ts";
+import { AUTHENTICATION_FAILED, MigrationError } from "./errors.ts";
+import { KEY_BYTES } from "./identity.ts";
+import { TAG_BYTES } from "./limits.ts";
+
+/** `Noise_<pattern>_<DH>_<cipher>_<hash>` (Noise section 8): just as long as a hash. */
+const PROTOCOL_NAME = "Noise_IKpsk2_25519_AESGCM_SHA256";
+
+/** Noise section 5.2, with the CipherState of section 5.1 inside: `key` and `nonce`. */
+export class SymmetricState {
+  /** InitializeSymmetric: the name fits a hash exactly, so it is not hashed. */
+  #hash: Uint8Array<ArrayBuffer> = new TextEncoder().encode(PROTOCOL_NAME);
+  #chainingKey = this.#hash.slice();
+  #key = new Uint8Array(0);
+  #nonce = 0;
+
+  /** MixHash: data that both sides must have seen alike. */
+  async mixHash(data: Uint8Array): Promise<void> {
+    this.#hash = new Uint8Array(
+      await crypto.subtle.digest("SHA-256", concat([this.#hash, data])),
+    );
+  }
+
+  /** Token `e`; with a psk in the pattern the ephemeral key goes into the key too (section 9.2). */
+  async mixEphemeral(publicKey: Uint8Array): Promise<void> {
+    await this.mixHash(publicKey);
+    this.#mixKey(publicKey);
+  }
+
+  /** The DH tokens: MixKey, after which the secret is wiped. */
+  mixSecret(secret: Uint8Array): void {
+    this.#mixKey(secret);
+    secret.fill(0);
+  }
+
+  /** Token `psk` (section 9.2). */
+  async mixKeyAndHash(psk: Uint8Array): Promise<void> {
+    const [chainingKey, forHash, key] = this.#derive(psk);
+    this.#setKey(chainingKey, key);
+    await this.mixHash(forHash);
+    forHash.fill(0);
+  }
+
+  /** EncryptAndHash. */
+  async encryptAndHash(plaintext: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+    const key = await this.#cryptoKey("encrypt");
+    const sealed = await crypto.subtle.encrypt(this.#parameters(), key, new Uint8Array(plaintext));
+    const ciphertext = new Uint8Array(sealed);
+    await this.mixHash(ciphertext);
+    return ciphertext;
+  }
+
+  /** DecryptAndHash. @throws {MigrationError} `handshake` when it does not authenticate */
+  async decryptAndHash(ciphertext: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+    const key = await this.#cryptoKey("decrypt");
+    let plaintext: ArrayBuffer;
+    try {
+      plaintext = await crypto.subtle.decrypt(this.#parameters(), key, new Uint8Array(ciphertext));
+    } catch {
+      throw new MigrationError("handshake", AUTHENTICATION_FAILED);
+    }
+    await this.mixHash(ciphertext);
+    return new Uint8Array(plaintext);
+  }
+
+  /** Split: the first key seals what the initiator sends. Nothing can be done with this state after it. */
+  split(): {
+    handshakeHash: Uint8Array<ArrayBuffer>;
+    first: Uint8Array<ArrayBuffer>;
+    second: Uint8Array<ArrayBuffer>;
+  } {
+    const [first, second, unused] = this.#derive(new Uint8Array(0));
+    unused.fill(0);
+    this.#chainingKey.fill(0);
+    this.#key.fill(0);
+    return { handshakeHash: this.#hash, first, second };
+  }
+
+  #mixKey(inputKey: Uint8Array): void {
+    const [chainingKey, key, unused] = this.#derive(inputKey);
+    unused.fill(0);
+    this.#setKey(chainingKey, key);
+  }
+
+  #setKey(chainingKey: Uint8Array<ArrayBuffer>, key: Uint8Array<ArrayBuffer>): void {
+    this.#chainingKey.fill(0);
+    this.#chainingKey = chainingKey;
+    this.#key.fill(0);
+    this.#key = key;
+    this.#nonce = 0;
+  }
+
+  /** HKDF of section 4.3 is RFC 5869 with the chaining key as salt and no info; output n does not depend on how many follow. */
+  #derive(inputKey: Uint8Array) {
+    const pseudorandomKey = hkdfExtract(this.#chainingKey, inputKey);
+    const output = hkdfExpand(pseudorandomKey, new Uint8Array(0), { length: 3 * KEY_BYTES });
+    pseudorandomKey.fill(0);
+    const outputs = [
+      output.slice(0, KEY_BYTES),
+      output.slice(KEY_BYTES, 2 * KEY_BYTES),
+      output.slice(2 * KEY_BYTES),
+    ] as const;
+    output.fill(0);
+    return outputs;
+  }
+
+  /** Section 12.4: 32 zero bits, then the counter big-endian. It counts to one here: a DH follows every seal but one. */
+  #parameters(): AesGcmParams {
+    const iv = new Uint8Array(12);
+    new DataView(iv.buffer).setUint32(8, this.#nonce++);
+    return { name: "AES-GCM", iv, additionalData: this.#hash, tagLength: TAG_BYTES * 8 };
+  }
+
+  async #cryptoKey(usage: "encrypt" | "decrypt"): Promise<CryptoKey> {
+    return await crypto.subtle.importKey("raw", this.#key, { name: "AES-GCM" }, false, [usage]);
+  }
+}
+
+/** One after another. */
+export function concat(parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}

@@ -1,0 +1,100 @@
+/**
+ * Every cap on what the other side, or a file, may make us hold; each with its reason. Checked before
+ * anything is allocated.
+ *
+ * @module
+ */
+
+/** Size of a target page on x86, in bytes: the unit of RAM records (QEMU's TARGET_PAGE_SIZE). */
+export const PAGE_BYTES = 4096;
+
+/** Pages in one PAGES record: 256 KiB of plaintext stay in a second-level cache while they are checked. */
+export const MAX_PAGES_PER_RECORD = 64;
+
+/** Page numbers in one ZEROS record: 32 KiB of list. */
+export const MAX_ZEROS_PER_RECORD = 8192;
+
+/** RAM blocks of a VM: the wire has a u8 for them; a large VM with 256 DIMM slots has its ROMs beside. */
+export const MAX_BLOCKS = 255;
+
+/** Bytes of a RAM block: page numbers are u32, so 16 TiB. */
+export const MAX_BLOCK_BYTES = 2 ** 32 * PAGE_BYTES;
+
+/** Bytes of stream inside one SETUP or STATE record: as large as a full PAGES record. */
+export const MAX_STREAM_PIECE_BYTES = MAX_PAGES_PER_RECORD * PAGE_BYTES;
+
+/** SETUP in all: header, configuration and block list; seen: under 2 KiB. */
+export const MAX_SETUP_BYTES = 1024 * 1024;
+
+/** STATE in all: device state and description; seen: 13 to 160 KiB; VFIO devices reach megabytes. */
+export const MAX_STATE_BYTES = 64 * 1024 * 1024;
+
+/** Record header, in clear. */
+export const RECORD_HEADER_BYTES = 24;
+
+/** Authentication tag of every sealed suite. */
+export const TAG_BYTES = 16;
+
+/** Largest plaintext of a record: type, block, count, list, pages. */
+export const MAX_RECORD_PLAINTEXT_BYTES: number = 3 + MAX_PAGES_PER_RECORD * (4 + PAGE_BYTES);
+
+/** Largest body of a record, tag included. */
+export const MAX_RECORD_BODY_BYTES: number = MAX_RECORD_PLAINTEXT_BYTES + TAG_BYTES;
+
+/** Frame header. */
+export const FRAME_HEADER_BYTES = 8;
+
+/** Largest frame payload: a DATA frame with a full record. */
+export const MAX_DATA_FRAME_BYTES: number = RECORD_HEADER_BYTES + MAX_RECORD_BODY_BYTES;
+
+/** A Noise transport message (Noise revision 34, section 3): 65,535 bytes, tag included. */
+export const MAX_CONTROL_FRAME_BYTES = 65_535;
+
+/** A whole control message, joined from its parts: an OFFER of 255 blocks with long names is under 100 KiB. */
+export const MAX_CONTROL_MESSAGE_BYTES = 256 * 1024;
+
+/** Half-open connections at the destination: over it the oldest is dropped, so silent sockets cannot keep the peer out. */
+export const MAX_HALF_OPEN = 16;
+
+/** How long a connection may take to prove its key, in milliseconds. */
+export const HANDSHAKE_TIMEOUT_MS = 5_000;
+
+/** Key numbers a header may be ahead of the last record that opened: above the 16,384 mistakes the default budget permits. */
+export const MAX_KEY_NUMBER_LEAD = 65_536;
+
+/** Records under one key before the next: far below the 2^32 invocations of NIST SP 800-38D section 8.3. */
+export const MAX_RECORDS_PER_KEY = 2 ** 20;
+
+/** Bytes under one key before the next: NIST SP 800-38D allows 2^39 - 256 bits a message; this keeps the total modest. */
+export const MAX_BYTES_PER_KEY = 64 * 2 ** 30;
+
+/** Sealed records kept until they are acknowledged, in bytes. */
+export const DEFAULT_WINDOW_BYTES = 64 * 1024 * 1024;
+
+/** What one record costs the window besides its bytes. */
+export const WINDOW_RECORD_COST_BYTES = 256;
+
+/** Bytes of damaged records that may be sent again, in all. */
+export const DEFAULT_REPAIR_BUDGET_BYTES = 64 * 1024 * 1024;
+
+/** An ACK at least this often, in bytes of processed records. */
+export const ACK_INTERVAL_BYTES = 1024 * 1024;
+
+/** PING interval while the VM runs, in milliseconds. */
+export const PING_INTERVAL_MS = 1_000;
+/** PING interval while it is stopped, in milliseconds. */
+export const PING_INTERVAL_STOPPED_MS = 250;
+
+/** Silence after which a connection counts as cut while the VM runs, in milliseconds. */
+export const SILENCE_MS = 10_000;
+/** The same while the VM is stopped, in milliseconds. */
+export const SILENCE_STOPPED_MS = 2_000;
+
+/** Default total of time without a connection while the VM runs, in milliseconds (`--reconnect`; JOIN is not built yet). */
+export const DEFAULT_RECONNECT_MS = 120_000;
+
+/** Default total of stopped time, in milliseconds (`--max-stop`). */
+export const DEFAULT_MAX_STOP_MS = 5_000;
+
+/** How long the source waits for DISCARDED after an ABORT; its exit code does not depend on it. */
+export const DISCARD_WAIT_MS = 5_000;

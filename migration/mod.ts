@@ -1,0 +1,44 @@
+/**
+ * The algorithm: rounds of sealed pages from a source to a destination, then a switchover after which
+ * exactly one copy runs. It knows no file descriptor and no QEMU; see {@linkcode SourceVm},
+ * {@linkcode DestinationVm} and the other ports for what it is handed.
+ *
+ * @module
+ */
+
+export * from "./ports.ts";
+export * from "./limits.ts";
+export {
+  AUTHENTICATION_FAILED,
+  MigrationError,
+  type MigrationErrorCode,
+  migrationErrorCodes,
+  type MigrationErrorOptions,
+} from "./errors.ts";
+export {
+  decodeKey,
+  encodeKey,
+  generateIdentity,
+  type Identity,
+  importIdentity,
+  isEncodedKey,
+} from "./identity.ts";
+export {
+  type LanePosition,
+  type MigrationLimits,
+  type PageClass,
+  pageClasses,
+  type SuiteChoice,
+  type SuiteOffers,
+} from "./messages.ts";
+export { type MigrationResult, type Outcome, outcomes } from "./result.ts";
+export { type RoundStatistics } from "./rounds.ts";
+export {
+  type DestinationState,
+  destinationTransitions,
+  type EnteredHook,
+  type SourceState,
+  sourceTransitions,
+} from "./states.ts";
+export { Source, type SourceOptions } from "./source.ts";
+export { Destination, type DestinationOptions } from "./destination.ts";

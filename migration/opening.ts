@@ -1,0 +1,162 @@
+/**
+ * The source's side of opening a migration: handshake, OFFER, ACCEPT (PROTOCOL.md sections 2 and 3).
+ *
+ * @module
+ */
+
+import { AUTHENTICATION_FAILED, MigrationError } from "./errors.ts";
+import { Connection } from "./connection.ts";
+import { FrameReader } from "./frame.ts";
+import { decodeKey, type Identity } from "./identity.ts";
+import { deriveMigrationSecret, KeySchedule } from "./key_schedule.ts";
+import { HANDSHAKE_TIMEOUT_MS, SILENCE_MS } from "./limits.ts";
+import { type AcceptMessage, type OfferMessage, pageClasses } from "./messages.ts";
+import { NoiseInitiator } from "./noise.ts";
+import type { Clock, Transport } from "./ports.ts";
+
+/** Noise prologue: a peer of another version fails the handshake. */
+export const PROLOGUE = new TextEncoder().encode("sealift/1");
+
+/** Kinds of connection, first byte of message 1's payload. JOIN is 2 and RECOVER 3; neither is spoken yet. */
+export const OPEN = 1;
+
+/** OPEN has no key of an earlier connection to prove. */
+export const NO_PSK = new Uint8Array(32);
+
+/** Sizes of the two handshake messages: fixed, since their payloads are. */
+export const MESSAGE_1_BYTES = 113;
+/** See {@linkcode MESSAGE_1_BYTES}. */
+export const MESSAGE_2_BYTES = 48;
+
+/** An opened migration. */
+export interface Opened {
+  connection: Connection;
+  accept: AcceptMessage;
+  schedule: KeySchedule;
+}
+
+/** Proves our key to the other side and checks its. */
+export async function connect(transport: Transport, options: {
+  identity: Identity;
+  remotePublic: Uint8Array;
+  migrationId: Uint8Array;
+  clock: Clock;
+  onCut: (cause: unknown) => void;
+}): Promise<{ connection: Connection; handshakeHash: Uint8Array }> {
+  const { identity, remotePublic, migrationId, clock, onCut } = options;
+  let late = false;
+  const timer = clock.timer(HANDSHAKE_TIMEOUT_MS, () => {
+    late = true;
+    closeTransport(transport);
+  });
+  try {
+    const noise = new NoiseInitiator({ identity, remotePublic, prologue: PROLOGUE, psk: NO_PSK });
+    await writeAll(transport, await noise.writeMessage1(Uint8Array.of(OPEN, ...migrationId)));
+    const reader = new FrameReader(transport);
+    const message2 = await reader.exactly(MESSAGE_2_BYTES);
+    if (message2 === null) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
+    const keys = await noise.readMessage2(message2);
+    const connection = new Connection({ transport, reader, keys, clock, onCut });
+    return { connection, handshakeHash: keys.handshakeHash };
+  } catch (cause) {
+    if (late) {
+      throw new MigrationError(
+        "handshake",
+        "Cannot open the migration: the other side did not answer in time",
+        {
+          hint:
+            "check that `receive` is the program that listens there, and that nothing on the way holds the bytes",
+          cause,
+        },
+      );
+    }
+    if (cause instanceof MigrationError) throw cause;
+    throw new MigrationError("handshake", AUTHENTICATION_FAILED, { cause });
+  } finally {
+    timer.clear();
+  }
+}
+
+/**
+ * Says OFFER and waits for the answer.
+ *
+ * @throws MigrationError `refused` with the other side's words, `timeout` when none comes; the connection is the caller's to close
+ */
+export async function negotiate(
+  connection: Connection,
+  options: { offer: OfferMessage; handshakeHash: Uint8Array; clock: Clock },
+): Promise<Opened> {
+  const { offer, handshakeHash, clock } = options;
+  const offerBytes = connection.send(offer);
+  let late = false;
+  const timer = clock.timer(SILENCE_MS, () => {
+    late = true;
+    connection[Symbol.dispose]();
+  });
+  // The destination drops the connection when it cannot open this message: until ACCEPT it is the handshake's end.
+  const answer = await connection.nextMessage().catch(() => null);
+  timer.clear();
+  if (late) {
+    throw new MigrationError(
+      "timeout",
+      "Cannot open the migration: the other side did not answer the offer in time",
+    );
+  }
+  if (answer === null) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
+  const { message, bytes: acceptBytes } = answer;
+  if (message.type === "REFUSE") {
+    throw new MigrationError(
+      "refused",
+      `Cannot migrate the VM: the destination refuses: ${message.text}`,
+      {
+        hint: message.hint ?? undefined,
+      },
+    );
+  }
+  if (message.type !== "ACCEPT") {
+    throw new MigrationError(
+      "protocol",
+      `Cannot open the migration: ${message.type} came instead of an answer`,
+    );
+  }
+  for (const pageClass of pageClasses) {
+    if (!offer.suites[pageClass].includes(message.suites[pageClass])) {
+      throw new MigrationError(
+        "protocol",
+        `Cannot open the migration: suite ${message.suites[pageClass]} was not offered`,
+      );
+    }
+  }
+  if (
+    message.limits.reconnectMs !== offer.limits.reconnectMs ||
+    message.limits.maxStopMs !== offer.limits.maxStopMs ||
+    message.limits.repairBudgetBytes > offer.limits.repairBudgetBytes
+  ) {
+    throw new MigrationError(
+      "protocol",
+      "Cannot open the migration: the answer changes the limits",
+    );
+  }
+  const secret = await deriveMigrationSecret({
+    handshakeHash,
+    sourceRandom: decodeKey(offer.sourceRandom),
+    destinationRandom: decodeKey(message.destinationRandom),
+    offerBytes,
+    acceptBytes,
+  });
+  return { connection, accept: message, schedule: new KeySchedule(secret) };
+}
+
+/** Closes a connection that the other side, or a timer, may have closed before. */
+export function closeTransport(transport: Transport): void {
+  try {
+    transport.close();
+  } catch {
+    // Closed already.
+  }
+}
+
+/** Writes all of `bytes`. */
+export async function writeAll(transport: Transport, bytes: Uint8Array): Promise<void> {
+  for (let from = 0; from < bytes.length;) from += await transport.write(bytes.subarray(from));
+}
