@@ -3,8 +3,9 @@
  *
  * Three layers, put together here. The algorithm ({@linkcode Source}, {@linkcode Destination}) knows no
  * descriptor and no QEMU: it is handed objects of the shapes in its ports. {@linkcode QemuSource} and
- * {@linkcode QemuDestination} are such objects, on stock QEMU of version 7.2 or newer. Cipher suites are
- * plug-ins of a {@linkcode CipherRegistry}.
+ * {@linkcode QemuDestination} are such objects, on stock QEMU of version 7.2 or newer; {@linkcode MicroSource} and
+ * {@linkcode MicroDestination} are such objects too, on a {@linkcode MicroVm} of this process, which needs
+ * nothing but `/dev/kvm` ({@linkcode Kvm}). Cipher suites are plug-ins of a {@linkcode CipherRegistry}.
  *
  * ```mermaid
  * sequenceDiagram
@@ -37,6 +38,20 @@
  * for (const { id, backend } of nodeCryptoSuites()) console.log(id, backend);
  * ```
  *
+ * @example A VM of your own, without QEMU
+ * ```ts
+ * import { Kvm, MicroVm } from "./mod.ts";
+ *
+ * if (Kvm.whyUnavailable() === null) {
+ *   using vm = await MicroVm.create({ memoryBytes: 8 * 2 ** 20 });
+ *   vm.boot({ dirtyPagesPerSecond: 1000 });
+ *   vm.start();
+ *   await vm.untilBeats(3);
+ *   vm.stop();
+ *   console.log(vm.beats(0), vm.check());
+ * }
+ * ```
+ *
  * @module
  */
 
@@ -44,16 +59,40 @@ export * from "./ciphers/mod.ts";
 export {
   type AfterCancel,
   type AttachOptions,
+  type Beat,
   type DestinationEnd,
   type DestinationOptions as QemuDestinationOptions,
+  DirtyLog,
+  exitError,
+  type FieldType,
+  type FieldValue,
+  type IoctlName,
   type JsonObject,
+  Kvm,
+  kvm_regs,
+  kvm_sregs,
+  kvmCapabilities,
+  type KvmCapability,
   KvmError,
   type KvmErrorCode,
+  kvmIoctls,
   type Landing,
   type LandingMode,
   type LandingName,
   landingNames,
   type LiveParameters,
+  Mapping,
+  type MemorySlot,
+  MicroDestination,
+  type MicroDirtyLog,
+  type MicroGuestOptions,
+  type MicroIdentity,
+  MicroPageSource,
+  type MicroPageSourceHooks,
+  MicroSink,
+  MicroSource,
+  MicroVm,
+  type MicroVmOptions,
   type MigrationInfo,
   type ProcessFacts,
   type ProcessIdentity,
@@ -75,6 +114,13 @@ export {
   type SourceProgress,
   type StreamBlock,
   type StreamEvents,
+  Structure,
+  type StructureLayout,
+  Vcpu,
+  type VcpuExit,
+  VcpuThread,
+  Vm,
   type VmLook,
+  type WorkloadCheck,
 } from "./kvm/mod.ts";
 export * from "./migration/mod.ts";

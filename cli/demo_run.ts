@@ -1,13 +1,15 @@
 /**
  * `demo`, put together: a Linux guest boots, is moved once by QEMU itself in plaintext (the control), then
- * live and sealed by two agents in processes of their own, and proves that it arrived.
+ * live and sealed by two agents in processes of their own, and proves that it arrived. A micro-VM does the same in
+ * `demo/micro_demo.ts`.
  *
  * @module
  */
 
-import { join } from "node:path";
 import { AgentProcess } from "./demo/agent_process.ts";
 import { CaptureRelay } from "./demo/capture_relay.ts";
+import { makeHosts } from "./demo/hosts.ts";
+import { runMicroMigration } from "./demo/micro_demo.ts";
 import {
   formatProof,
   hashRam,
@@ -16,7 +18,7 @@ import {
   proofFaults,
   ramEqual,
 } from "./demo/proof.ts";
-import type { DemoOptions } from "./demo.ts";
+import type { DemoPlan } from "./demo.ts";
 import { exitCodes } from "./exit_codes.ts";
 import { GuestError } from "./guest/guest_error.ts";
 import { buildLinuxGuest, guestSecrets, linuxCommandLine } from "./guest/linux_guest.ts";
@@ -27,7 +29,7 @@ import { printJson } from "./json_lines.ts";
 import { QmpClient } from "../kvm/qmp.ts";
 import { formatReport, type MigrationReport } from "./report.ts";
 import { Interrupt } from "./signals.ts";
-import { generateIdentityFile, stateDirectory } from "./state_directory.ts";
+import { stateDirectory } from "./state_directory.ts";
 import { Terminal } from "./terminal.ts";
 
 /** What the guest dirties and the downtime that QEMU aims at: so that live iteration is needed, and converges. */
@@ -39,7 +41,7 @@ const CONTROL_TIMEOUT_MS = 60_000;
 const BEATS_AFTER = 50;
 
 /** Runs `demo`. @returns the exit code: 0 when everything was proven */
-export async function runDemo(options: DemoOptions): Promise<number> {
+export async function runDemo(options: DemoPlan): Promise<number> {
   using terminal = new Terminal(options);
   using interrupt = new Interrupt(terminal);
   const cancelled = Promise.withResolvers<never>();
@@ -50,9 +52,13 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   );
   await using stack = new AsyncDisposableStack();
   const log = (line: string) => terminal.line(line);
-  await ensurePrerequisites({ install: true, log });
-  const demo = new Demo({ options, stack, terminal });
-  const { report, proof } = await Promise.race([demo.run(), cancelled.promise]);
+  let moving: Promise<{ report: MigrationReport; proof: Proof }>;
+  if (options.vm === "micro") moving = runMicroMigration(options, { stack, terminal });
+  else {
+    await ensurePrerequisites({ install: true, log });
+    moving = new Demo({ options, stack, terminal }).run();
+  }
+  const { report, proof } = await Promise.race([moving, cancelled.promise]);
   const faults = report.outcome !== "completed" ? [] : proofFaults(proof, report);
   if (faults.length > 0) {
     report.outcome = "aborted";
@@ -72,12 +78,12 @@ export async function runDemo(options: DemoOptions): Promise<number> {
 
 /** One run of the demo. What it starts goes onto the stack, which ends it. */
 class Demo {
-  readonly #options: DemoOptions;
+  readonly #options: DemoPlan;
   readonly #stack: AsyncDisposableStack;
   readonly #terminal: Terminal;
   readonly #token = crypto.randomUUID().replaceAll("-", "").slice(0, 16);
 
-  constructor(parts: { options: DemoOptions; stack: AsyncDisposableStack; terminal: Terminal }) {
+  constructor(parts: { options: DemoPlan; stack: AsyncDisposableStack; terminal: Terminal }) {
     this.#options = parts.options;
     this.#stack = parts.stack;
     this.#terminal = parts.terminal;
@@ -110,6 +116,8 @@ class Demo {
       holdMs,
       secretsOnWire: moved.secretsOnWire,
       secretsInPlaintextControl,
+      control: "QEMU's plaintext migration",
+      workloadSound: null,
       sourceState: moved.report.sourceState,
       destinationState: moved.report.destinationState,
     };
@@ -173,7 +181,7 @@ class Demo {
   }
 
   async #moveSealed(source: QemuProcess, destination: QemuProcess) {
-    const hosts = await this.#hosts();
+    const hosts = await makeHosts(this.#stack);
     const receive = this.#stack.use(
       new AgentProcess([
         "receive",
@@ -238,18 +246,6 @@ class Demo {
       ramBlocks: hashes === null ? [] : [...hashes[0].keys()],
       secretsOnWire: relay.found,
     };
-  }
-
-  /** Two hosts: a state directory and an identity each. */
-  async #hosts() {
-    const directory = await Deno.makeTempDir({ prefix: "sealift-demo-" });
-    this.#stack.defer(() => Deno.remove(directory, { recursive: true }));
-    const host = async (name: string) => {
-      const stateDir = join(directory, name);
-      await Deno.mkdir(stateDir, { mode: 0o700 });
-      return { stateDir, key: await generateIdentityFile(join(stateDir, "identity")) };
-    };
-    return { a: await host("a"), b: await host("b") };
   }
 
   #leave(vm: QemuProcess): void {

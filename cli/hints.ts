@@ -80,19 +80,20 @@ function failureHint(
 function settleHint(result: MigrationResult): string | null {
   const { id, side, lastState, outcome } = result;
   if (outcome !== "unknown" || id === null) return null;
-  const other = side === "source" ? "destination" : "source";
-  const journal = `read \`sealift status --id ${id}\` on the ${other}'s host first`;
+  const recover = `sealift recover --id ${id}`;
   if (side === "source") {
     if (result.sourceState === "gone" && lastState !== "released" && lastState !== "finishing") {
       return "start the VM again here; the destination discards what it got";
     }
-    return `${journal}: if its journal says running, the VM is there: QMP \`quit\` here. If it says discarded, or loaded ` +
-      "and you QMP `quit` that QEMU first: QMP `cont` here. If it says taking: ask its QEMU with QMP `query-status`";
+    return `\`${recover} --to HOST:PORT\` here while \`receive\` waits there; once that has ended, ` +
+      `\`${recover} --listen [::]:PORT\` there first. ${BY_HAND}`;
   }
-  if (lastState === "loaded") {
-    return `${journal}: if its journal says released or done, or its QEMU is gone for good and never ran again: QMP ` +
-      "`cont` here. If its QEMU runs, or stands in postmigrate under a journal before released: QMP `quit` here";
-  }
-  return `${journal}: this QEMU may hold the only copy: mend what it says, then QMP \`cont\` here; if the source runs, ` +
-    "QMP `quit` here";
+  const dead = lastState === "loaded"
+    ? "; if that host is dead for good and the VM has not run there since: with --declare-dead source"
+    : "";
+  return `\`${recover} --listen [::]:PORT\` here, then \`${recover} --to THIS-HOST:PORT\` at the source${dead}. ` +
+    BY_HAND;
 }
+
+const BY_HAND =
+  "By hand: `sealift status` on both hosts, QMP `quit` to the copy that must not run, only then `cont` to the other";

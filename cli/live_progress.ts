@@ -63,6 +63,18 @@ export class LiveProgress implements Disposable {
     );
   }
 
+  /** Something happened that a person may want to know. */
+  note(text: string): void {
+    if (this.#json) printJson({ type: "note", text });
+    this.#terminal.line(text);
+  }
+
+  /** A record was damaged on the way. */
+  tampered(text: string): void {
+    if (this.#json) printJson({ type: "tamper", text });
+    this.#terminal.warn(text);
+  }
+
   [Symbol.dispose](): void {
     if (this.#timer !== null) clearInterval(this.#timer);
     this.#terminal.endProgress();

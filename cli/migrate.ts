@@ -18,6 +18,7 @@ import type { CommonOptions } from "./options.ts";
 import { examples } from "./options.ts";
 import { executePeer, peerCommand } from "./peer.ts";
 import { executeReceive, receiveCommand } from "./receive.ts";
+import { executeRecover, recoverCommand } from "./recover.ts";
 import { executeSend, sendCommand } from "./send.ts";
 import { executeStatus, statusCommand } from "./status.ts";
 import { Terminal } from "./terminal.ts";
@@ -26,6 +27,7 @@ const commands = or(
   demoCommand,
   sendCommand,
   receiveCommand,
+  recoverCommand,
   statusCommand,
   keyCommand,
   peerCommand,
@@ -60,13 +62,23 @@ function parseArguments(args: readonly string[]) {
       ),
       lineBreak(),
       lineBreak(),
-      ...message`sealift stands for deno run -A cli/migrate.ts; deno install -g -A -n sealift cli/migrate.ts gives it that name.`,
+      ...message`sealift stands for deno run -A cli/migrate.ts; deno install -g -A -n sealift --config deno.json cli/migrate.ts gives it that name.`,
     ],
     stderr: (text) => reportUsageError(text, args),
   });
 }
 
-const commandNames = ["demo", "send", "receive", "status", "key", "peer", "ciphers", "completion"];
+const commandNames = [
+  "demo",
+  "send",
+  "receive",
+  "recover",
+  "status",
+  "key",
+  "peer",
+  "ciphers",
+  "completion",
+];
 
 /** An error of the parser, in the form of all our errors; the help that follows some of them is left out. */
 function reportUsageError(text: string, args: readonly string[]): void {
@@ -90,6 +102,8 @@ function execute(options: Parsed): Promise<number> {
       return executeSend(options);
     case "receive":
       return executeReceive(options);
+    case "recover":
+      return executeRecover(options);
     case "status":
       return executeStatus(options);
     case "key generate":

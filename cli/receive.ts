@@ -4,11 +4,12 @@
  * @module
  */
 
-import { merge, object } from "@optique/core/constructs";
+import { merge, object, or } from "@optique/core/constructs";
 import { message } from "@optique/core/message";
 import { multiple, optional, withDefault } from "@optique/core/modifiers";
 import { command, constant, option } from "@optique/core/primitives";
 import { choice } from "@optique/core/valueparser";
+import { type MicroPlace, microPlaceOptions } from "./micro_options.ts";
 import {
   addressValue,
   type CommonOptions,
@@ -28,13 +29,12 @@ export type LandMode = typeof landModes[number];
 /** What `receive` was told. */
 export interface ReceiveOptions extends CommonOptions {
   command: "receive";
-  /** QEMU's QMP socket. */
-  qmp: string;
+  /** QEMU's QMP socket, or a micro-VM of this process. */
+  vm: { qmp: string; land: LandMode } | MicroPlace;
   /** Port 0 takes a free one. */
   listen: Address;
   /** Names of the list, or public keys: at least one. See `resolvePeer`. */
   allow: readonly string[];
-  land: LandMode;
   /** In the place of the VM's own UUID, on both ends. */
   vmId: string | undefined;
 }
@@ -45,9 +45,22 @@ export const receiveCommand = command(
   merge(
     object({
       command: constant("receive"),
-      qmp: option("--qmp", pathValue("PATH"), {
-        description: message`QMP socket of a QEMU started with -incoming defer.`,
-      }),
+      vm: or(
+        object("QEMU", {
+          qmp: option("--qmp", pathValue("PATH"), {
+            description: message`QMP socket of a QEMU started with -incoming defer.`,
+          }),
+          land: withDefault(
+            option("--land", choice(landModes, { metavar: "MODE" }), {
+              description:
+                message`How pages reach the VM's memory: mapped, process or stream; auto takes the best that works.`,
+            }),
+            "auto",
+          ),
+        }),
+        microPlaceOptions(message`Take in a micro-VM, and run it in this process.`),
+        { errors: { noMatch: message`Missing option \`--qmp\` or \`--micro\`.` } },
+      ),
       listen: option("--listen", addressValue({ listen: true }), {
         description: message`Where to wait for the source; port 0 takes a free one.`,
       }),
@@ -57,13 +70,6 @@ export const receiveCommand = command(
             message`Who may send: a name of the list, or a public key. May be given several times.`,
         }),
         { min: 1, errors: { tooFew: message`Missing option \`--allow\`.` } },
-      ),
-      land: withDefault(
-        option("--land", choice(landModes, { metavar: "MODE" }), {
-          description:
-            message`How pages reach the VM's memory: mapped, process or stream; auto takes the best that works.`,
-        }),
-        "auto",
       ),
       vmId: optional(option("--vm-id", uuidValue, {
         description: message`In the place of the VM's UUID; give the same to send.`,
@@ -76,6 +82,7 @@ export const receiveCommand = command(
     footer: examples(
       "sealift receive --qmp /run/vm1.qmp --listen [::]:7900 --allow host-a",
       "sealift receive --qmp /run/vm1.qmp --listen 192.0.2.8:0 --allow host-a --allow host-c --json",
+      "sealift receive --micro --memory 256 --run-for 10s --listen [::]:7900 --allow host-a",
     ),
   },
 );

@@ -1,5 +1,5 @@
 /**
- * `receive`, put together: QEMU, the algorithm, the terminal.
+ * `receive`, put together: the VM, the algorithm, the terminal.
  *
  * @module
  */
@@ -9,13 +9,15 @@ import { sealedSuiteIds } from "../ciphers/sealed.ts";
 import { QemuDestination } from "../kvm/qemu_destination.ts";
 import { Destination } from "../migration/destination.ts";
 import { encodeKey } from "../migration/identity.ts";
-import { DEFAULT_REPAIR_BUDGET_BYTES } from "../migration/limits.ts";
+import { MAX_REPAIR_BUDGET_BYTES } from "../migration/messages.ts";
+import type { DestinationVm } from "../migration/ports.ts";
 import { ownCpuSeconds, systemClock } from "./clock.ts";
 import { CliError, systemReason } from "./cli_error.ts";
 import { FileJournalStore } from "./journal_store.ts";
 import { printJson } from "./json_lines.ts";
 import { resolvePeer } from "./peers.ts";
 import type { ReceiveOptions } from "./receive.ts";
+import { MicroHost } from "./micro_host.ts";
 import { formatBytes } from "./report.ts";
 import { withReport } from "./run_report.ts";
 import { makeStateDirectory, readIdentityFile, stateDirectory } from "./state_directory.ts";
@@ -29,7 +31,7 @@ export function runReceive(options: ReceiveOptions): Promise<number> {
   return withReport(
     options,
     { side: "destination", dryRun: false },
-    async ({ terminal, signal }) => {
+    async ({ terminal, signal, interrupt, warn }) => {
       const directory = stateDirectory(options);
       await makeStateDirectory(directory);
       const allowed = [];
@@ -38,7 +40,8 @@ export function runReceive(options: ReceiveOptions): Promise<number> {
         allowed.push({ publicKey, name: name ?? encodeKey(publicKey) });
       }
       const identity = await readIdentityFile(options.identity ?? directory.identity);
-      await using vm = await QemuDestination.attach(options.qmp, { land: options.land });
+      await using stack = new AsyncDisposableStack();
+      const { vm, micro, journalFacts } = await attach(options, stack);
       // A landing that was asked for by name and cannot be is known now, not when a source calls.
       const { landing, notes } = await vm.probe();
       using listener = listen(options.listen);
@@ -63,8 +66,10 @@ export function runReceive(options: ReceiveOptions): Promise<number> {
         allowed,
         registry: defaultRegistry(),
         suites: { user: suites, kernelText: suites, kernelData: suites, unmapped: suites },
-        repairBudgetBytes: DEFAULT_REPAIR_BUDGET_BYTES,
+        // The source's own counts, unless it asks somebody to go on beyond it.
+        repairBudgetBytes: MAX_REPAIR_BUDGET_BYTES,
         journals: new FileJournalStore(directory.migrations),
+        journalFacts,
         clock: systemClock,
         signal,
         vmId: options.vmId,
@@ -84,13 +89,32 @@ export function runReceive(options: ReceiveOptions): Promise<number> {
           terminal.progress(`${destination.state}  ${formatBytes(destination.landedBytes)} landed`);
         }
       }, PROGRESS_INTERVAL_MS);
-      try {
-        return await destination.run();
-      } finally {
-        clearInterval(timer);
+      const result = await destination.run().finally(() => clearInterval(timer));
+      if (micro !== null && result.destinationState === "running") {
+        terminal.line(`running here${micro.runForMs === undefined ? "; Ctrl-C ends it" : ""}`);
+        interrupt.expect();
+        const fault = await micro.host.runOn({ signal, ms: micro.runForMs });
+        if (fault !== null) warn(`the micro-VM has failed: ${fault}`);
       }
+      return result;
     },
   );
+}
+
+/** The VM that waits; what holds it goes onto the stack. */
+async function attach(options: ReceiveOptions, stack: AsyncDisposableStack): Promise<{
+  vm: DestinationVm;
+  micro: { host: MicroHost; runForMs: number | undefined } | null;
+  journalFacts: Record<string, unknown>;
+}> {
+  if ("micro" in options.vm) {
+    const host = stack.use(await MicroHost.create(options.vm, options));
+    const { runForMs } = options.vm;
+    return { vm: host.destination(), micro: { host, runForMs }, journalFacts: {} };
+  }
+  const { qmp, land } = options.vm;
+  const vm = stack.use(await QemuDestination.attach(qmp, { land }));
+  return { vm, micro: null, journalFacts: { qmp: await Deno.realPath(qmp) } };
 }
 
 function listen(at: Address): Deno.TcpListener {

@@ -54,7 +54,7 @@ export function failedReport(error: unknown, start: ReportStart): MigrationRepor
     downtimeMs: null,
     holdMs: 0,
     bytes: { guest: 0, wire: 0 },
-    mistakes: { detected: 0, repaired: 0 },
+    mistakes: { detected: 0, repaired: 0, hits: [] },
     reconnects: 0,
     cpuSeconds: { agent: 0, qemu: null },
     verified: { pages: 0, records: 0 },

@@ -19,6 +19,8 @@ export interface CommandWorld {
   terminal: Terminal;
   /** Aborted by Ctrl-C. */
   signal: AbortSignal;
+  /** Where {@linkcode CommandWorld.signal} comes from. */
+  interrupt: Interrupt;
   /** What a dry run looked at. */
   checks: Checks;
   /** Warns now, and in the report. */
@@ -41,7 +43,7 @@ export async function withReport(
   };
   let report: MigrationReport;
   try {
-    const result = await body({ terminal, signal: interrupt.signal, checks, warn });
+    const result = await body({ terminal, signal: interrupt.signal, interrupt, checks, warn });
     report = { type: "report", ...withHint(result), checks: null };
   } catch (error) {
     checks.failed(error);

@@ -4,13 +4,14 @@
  * @module
  */
 
-import { merge, object } from "@optique/core/constructs";
+import { merge, object, or } from "@optique/core/constructs";
 import { message } from "@optique/core/message";
 import { optional, withDefault } from "@optique/core/modifiers";
 import { command, constant, option } from "@optique/core/primitives";
 import { choice } from "@optique/core/valueparser";
 import { defaultSuiteId, type SealedSuiteId, sealedSuiteIds } from "../ciphers/sealed.ts";
-import { DEFAULT_MAX_STOP_MS } from "../migration/limits.ts";
+import { DEFAULT_MAX_STOP_MS, DEFAULT_RECONNECT_MS } from "../migration/limits.ts";
+import { type MicroGuest, microGuestOptions } from "./micro_options.ts";
 import {
   addressValue,
   type CommonOptions,
@@ -28,8 +29,8 @@ import type { Address } from "./values.ts";
 /** What `send` was told. */
 export interface SendOptions extends CommonOptions {
   command: "send";
-  /** QEMU's QMP socket. */
-  qmp: string;
+  /** QEMU's QMP socket, or a micro-VM that is made for it. */
+  vm: { qmp: string } | MicroGuest;
   to: Address;
   /** A name of the list, or a public key: see `resolvePeer`. */
   peer: string;
@@ -40,7 +41,11 @@ export interface SendOptions extends CommonOptions {
   downtimeLimitMs: number | undefined;
   /** How long the VM may stand still in all before the migration is given up. */
   maxStopMs: number;
-  /** Rounds with the VM running before the migration is given up; undefined is no limit. */
+  /** Time without a connection in all before the migration is given up. */
+  reconnectMs: number;
+  /** What to do when damage does not end. */
+  onTamper: "abort" | "ask";
+  /** Rounds with the VM running; undefined is no limit. */
   maxRounds: number | undefined;
   /** From the start to the last round; undefined is no limit. */
   maxTimeMs: number | undefined;
@@ -59,9 +64,15 @@ export const sendCommand = command(
   merge(
     object({
       command: constant("send"),
-      qmp: option("--qmp", pathValue("PATH"), {
-        description: message`QEMU's QMP socket on this host.`,
-      }),
+      vm: or(
+        object("QEMU", {
+          qmp: option("--qmp", pathValue("PATH"), {
+            description: message`QEMU's QMP socket on this host.`,
+          }),
+        }),
+        microGuestOptions(message`Boot a micro-VM in this process, and move that.`),
+        { errors: { noMatch: message`Missing option \`--qmp\` or \`--micro\`.` } },
+      ),
       to: option("--to", addressValue({ listen: false }), {
         description: message`Where the destination listens.`,
       }),
@@ -87,9 +98,23 @@ export const sendCommand = command(
         }),
         DEFAULT_MAX_STOP_MS,
       ),
+      reconnectMs: withDefault(
+        option("--reconnect", durationValue, {
+          description:
+            message`How long the connection may be lost in all; it is dialled again meanwhile.`,
+        }),
+        DEFAULT_RECONNECT_MS,
+      ),
+      onTamper: withDefault(
+        option("--on-tamper", choice(["abort", "ask"] as const, { metavar: "ACT" }), {
+          description: message`When damage does not end: give up, or ask whether to go on.`,
+        }),
+        "abort",
+      ),
       maxRounds: optional(
         option("--max-rounds", countValue({ min: 1, max: 1_000_000, metavar: "N" }), {
-          description: message`Give up after so many rounds (default: no limit).`,
+          description:
+            message`After so many rounds the VM is stopped if the rest fits into --max-stop; if not, the migration is given up (default: no limit).`,
         }),
       ),
       maxTimeMs: optional(option("--max-time", durationValue, {
@@ -117,6 +142,7 @@ export const sendCommand = command(
       "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b --dry-run",
       "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b",
       "sealift send --qmp /run/vm1.qmp --to [2001:db8::7]:7900 --peer host-b --max-bandwidth 1GB/s --max-stop 2s",
+      "sealift send --micro --memory 256 --dirty-rate 50MiB/s --to host-b:7900 --peer host-b",
     ),
   },
 );

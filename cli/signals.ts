@@ -15,6 +15,7 @@ export class Interrupt implements Disposable {
   readonly #controller = new AbortController();
   readonly #terminal: Terminal;
   readonly #onSignal = () => this.#cancel();
+  #expected = false;
 
   constructor(terminal: Terminal) {
     this.#terminal = terminal;
@@ -25,6 +26,11 @@ export class Interrupt implements Disposable {
   /** Aborted at the first signal. */
   get signal(): AbortSignal {
     return this.#controller.signal;
+  }
+
+  /** From here on a signal is the regular end, and nothing is said about it. */
+  expect(): void {
+    this.#expected = true;
   }
 
   [Symbol.dispose](): void {
@@ -39,7 +45,7 @@ export class Interrupt implements Disposable {
       );
       return;
     }
-    this.#terminal.warn("cancelling");
+    if (!this.#expected) this.#terminal.warn("cancelling");
     this.#controller.abort();
   }
 }

@@ -89,6 +89,12 @@ export async function executeStatus(options: StatusOptions): Promise<number> {
       ["id", "side", "state", "peer", "vm", "qemu", "updated"],
       ...migrations.map(row),
     ]);}
+  const { isOpen } = await import("./recover_journal.ts");
+  for (const { id, side } of journals.filter(isOpen)) {
+    terminal.line(
+      `not settled: ${id}, ${side}; unless send or receive is at work on it: sealift recover --id ${id}`,
+    );
+  }
   for (const { id, side, damage } of migrations) {
     if (damage !== null) terminal.warn(`journal of ${id}, ${side}: ${damage}`);
   }

@@ -165,3 +165,10 @@ export function parseCount(text: string, range: { min: number; max: number }): P
   if (count >= range.min && count <= range.max) return { ok: true, value: count };
   return { ok: false, expected: `a whole number from ${range.min} to ${range.max}` };
 }
+
+/** MiB of a micro-VM's memory. */
+export function parseMicroMemory(text: string): Parsed<number> {
+  const parsed = parseCount(text, { min: 4, max: 4096 });
+  if (parsed.ok && parsed.value % 2 === 0) return parsed;
+  return { ok: false, expected: "an even number of MiB from 4 to 4096" };
+}

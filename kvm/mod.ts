@@ -45,6 +45,7 @@ export * from "./stream_format.ts";
 export * from "./stream_reader.ts";
 export * from "./stream_writer.ts";
 export * from "./vm_states.ts";
+export * from "./qemu_recovery.ts";
 export * from "./dirty_log.ts";
 export * from "./ioctls.ts";
 export * from "./kvm.ts";

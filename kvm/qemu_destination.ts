@@ -126,6 +126,8 @@ export class QemuDestination implements AsyncDisposable {
     try {
       await this.#vm.qmp.execute("cont");
     } catch (cause) {
+      // QEMU says RESUME before it answers: without the answer it has run all the same.
+      if (this.#resumedAtMs !== null) return this.#resumedAtMs;
       throw new KvmError("failed", `Cannot run the VM: ${wordsOf(cause)}`, { cause });
     }
     const ranAtMs = await this.#vm.until((look) => {

@@ -9,20 +9,47 @@ import { Connection } from "./connection.ts";
 import { FrameReader } from "./frame.ts";
 import type { Identity } from "./identity.ts";
 import { HANDSHAKE_TIMEOUT_MS, MAX_HALF_OPEN } from "./limits.ts";
-import type { OfferMessage } from "./messages.ts";
+import type { OfferMessage, ResumeMessage, StatusMessage } from "./messages.ts";
 import { NoiseResponder } from "./noise.ts";
-import { closeTransport, MESSAGE_1_BYTES, NO_PSK, OPEN, PROLOGUE, writeAll } from "./opening.ts";
+import {
+  closeTransport,
+  JOIN,
+  MESSAGE_1_BYTES,
+  NO_PSK,
+  OPEN,
+  PROLOGUE,
+  RECOVER,
+  writeAll,
+} from "./opening.ts";
 import type { Clock, Transport } from "./ports.ts";
 
-/** A source that proved an allowed key and said what it wants. */
-export interface Admitted {
+/** Somebody who proved an allowed key. */
+interface Confirmed {
   connection: Connection;
-  /** The source's public key. */
+  /** The other side's public key. */
   publicKey: Uint8Array;
+  /** 32 hex digits. */
   migrationId: string;
+}
+
+/** A source with a new migration. */
+export interface Admitted extends Confirmed {
+  kind: typeof OPEN;
   handshakeHash: Uint8Array;
   offer: OfferMessage;
   offerBytes: Uint8Array;
+}
+
+/** The source of a migration under way, on another connection. */
+export interface Joining extends Confirmed {
+  kind: typeof JOIN;
+  resume: ResumeMessage;
+}
+
+/** `recover` on the other host. */
+export interface Recovering extends Confirmed {
+  kind: typeof RECOVER;
+  status: StatusMessage;
 }
 
 /** Lets connections in, a few at a time. */
@@ -30,11 +57,24 @@ export class Admission {
   readonly #identity: Identity;
   readonly #allowed: readonly Uint8Array[];
   readonly #clock: Clock;
+  readonly #joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
+  readonly #mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
   readonly #halfOpen = new Set<Transport>();
   #closed = false;
 
-  /** `allowed` are the public keys that may open a migration. */
-  constructor(options: { identity: Identity; allowed: readonly Uint8Array[]; clock: Clock }) {
+  /**
+   * `allowed` are the public keys that may open a migration; `joinKey` gives that of one under way, if it is theirs;
+   * `mayRecover` tells whose journal names them.
+   */
+  constructor(options: {
+    identity: Identity;
+    allowed: readonly Uint8Array[];
+    clock: Clock;
+    joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
+    mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
+  }) {
+    this.#mayRecover = options.mayRecover;
+    this.#joinKey = options.joinKey;
     this.#identity = options.identity;
     this.#allowed = options.allowed;
     this.#clock = options.clock;
@@ -49,7 +89,7 @@ export class Admission {
    * The handshake, up to the message that confirms the key. No answer tells a stranger why it failed.
    * @returns null when the other side did not prove an allowed key in time; its connection is closed then
    */
-  async admit(transport: Transport): Promise<Admitted | null> {
+  async admit(transport: Transport): Promise<Admitted | Joining | Recovering | null> {
     if (this.#closed) {
       closeTransport(transport);
       return null;
@@ -67,8 +107,12 @@ export class Admission {
       if (message1 === null) return null;
       const { remotePublic, payload } = await noise.readMessage1(message1);
       if (!this.#allowed.some((key) => equal(key, remotePublic))) return null;
-      if (payload.length !== 17 || payload[0] !== OPEN) return null;
-      const { message, result } = await noise.writeMessage2({ psk: NO_PSK });
+      if (payload.length !== 17) return null;
+      const migrationId = hex(payload.subarray(1));
+      const kind = payload[0];
+      const psk = this.#psk(kind, { migrationId, publicKey: remotePublic });
+      if (psk === null) return null;
+      const { message, result } = await noise.writeMessage2({ psk });
       await writeAll(transport, message);
       connection = new Connection({
         transport,
@@ -78,16 +122,23 @@ export class Admission {
         onCut: () => {},
       });
       const first = await connection.nextMessage();
-      if (first === null || first.message.type !== "OFFER") return null;
-      const admitted: Admitted = {
-        connection,
-        publicKey: remotePublic,
-        migrationId: Array.from(payload.subarray(1), (byte) => byte.toString(16).padStart(2, "0"))
-          .join(""),
-        handshakeHash: result.handshakeHash,
-        offer: first.message,
-        offerBytes: first.bytes.slice(),
-      };
+      if (first === null) return null;
+      const confirmed = { connection, publicKey: remotePublic, migrationId };
+      let admitted: Admitted | Joining | Recovering;
+      if (kind === OPEN && first.message.type === "OFFER") {
+        const { handshakeHash } = result;
+        admitted = {
+          kind,
+          ...confirmed,
+          handshakeHash,
+          offer: first.message,
+          offerBytes: first.bytes.slice(),
+        };
+      } else if (kind === JOIN && first.message.type === "RESUME") {
+        admitted = { kind, ...confirmed, resume: first.message };
+      } else if (kind === RECOVER && first.message.type === "STATUS") {
+        admitted = { kind, ...confirmed, status: first.message };
+      } else return null;
       connection = null;
       this.#halfOpen.delete(transport);
       return admitted;
@@ -106,10 +157,32 @@ export class Admission {
     for (const transport of [...this.#halfOpen]) this.#drop(transport);
   }
 
+  /** The key that the handshake mixes in; null for who has no business here. */
+  #psk(
+    kind: number | undefined,
+    who: { migrationId: string; publicKey: Uint8Array },
+  ): Uint8Array | null {
+    const { migrationId, publicKey } = who;
+    switch (kind) {
+      case OPEN:
+        return NO_PSK;
+      case JOIN:
+        return this.#joinKey(migrationId, publicKey);
+      case RECOVER:
+        return this.#mayRecover(migrationId, publicKey) ? NO_PSK : null;
+      default:
+        return null;
+    }
+  }
+
   #drop(transport: Transport): void {
     this.#halfOpen.delete(transport);
     closeTransport(transport);
   }
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Whether two public keys are the same; they are no secrets. */

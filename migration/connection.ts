@@ -67,15 +67,20 @@ export class Connection implements Disposable {
     }
   }
 
-  /** The bytes of a control message once its last part came, else null. @throws MigrationError `protocol` */
+  /**
+   * The bytes of a control message once its last part came, else null.
+   *
+   * @throws MigrationError `cut` when it does not open, `protocol` when it does and is none
+   */
   open(frame: Frame): Uint8Array | null {
     if (frame.kind !== FRAME_CONTROL) {
-      throw new MigrationError("protocol", "Cannot read a frame: a record came where none may");
+      // Records are opened elsewhere: nobody has proven that this is one.
+      throw new MigrationError("cut", "Cannot read a frame: a record came where none may");
     }
     return this.#channel.open(frame.header, frame.payload);
   }
 
-  /** Waits for the next control message. @returns null at the end of the stream @throws MigrationError `protocol` */
+  /** Waits for the next control message. @returns null at the end of the stream @throws MigrationError as `open` */
   async nextMessage(): Promise<{ message: Message; bytes: Uint8Array } | null> {
     for (let frame; (frame = await this.nextFrame()) !== null;) {
       const bytes = this.open(frame);

@@ -7,96 +7,46 @@
  * @module
  */
 
-import { Admission, type Admitted, equal } from "./admission.ts";
-import type { CipherRegistry } from "../ciphers/registry.ts";
+import { Admission, type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
+import { DestinationLink } from "./destination_link.ts";
+import type { DestinationOptions } from "./destination_options.ts";
 import { MigrationError } from "./errors.ts";
-import { type Frame, FRAME_DATA } from "./frame.ts";
-import { decodeKey, encodeKey, type Identity } from "./identity.ts";
+import { abortMessage, journalError, messageOf } from "./failure.ts";
+import { decodeKey, encodeKey } from "./identity.ts";
 import { deriveMigrationSecret, KeySchedule } from "./key_schedule.ts";
 import { LandingQueue } from "./landing_queue.ts";
-import { ACK_INTERVAL_BYTES, SILENCE_MS } from "./limits.ts";
 import {
   type AbortMessage,
   type AcceptMessage,
-  decodeMessage,
   type FinishMessage,
   type Message,
-  negotiateSuites,
-  type PageClass,
   pageClasses,
   type RefuseMessage,
-  type SuiteOffers,
 } from "./messages.ts";
-import { checkOffer } from "./offer_check.ts";
+import { judgeOffer, refuse } from "./offer_answer.ts";
+import { JOIN, RECOVER } from "./opening.ts";
 import type {
-  Clock,
-  DestinationVm,
+  DestinationJournalState,
   Journal,
-  JournalStore,
   LandingProbe,
   PageSink,
   StateBefore,
   TransportListener,
   VmEnd,
 } from "./ports.ts";
+import type { RecordContent } from "./record_content.ts";
 import { RecordOpener } from "./record_opener.ts";
-import { type MigrationResult, outcomeOf } from "./result.ts";
-import { journalError, SHA256_OF_NOTHING } from "./source.ts";
-import {
-  type DestinationState,
-  destinationTransitions,
-  type EnteredHook,
-  StateMachine,
-} from "./states.ts";
+import { commonResult, type MigrationResult } from "./result.ts";
+import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
 
-/** Everything a destination needs. */
-export interface DestinationOptions {
-  /** The VM that waits. */
-  vm: DestinationVm;
-  /** Where sources call. */
-  listener: TransportListener;
-  /** This host's key. */
-  identity: Identity;
-  /** Public keys that may open a migration, and what the operator calls them. */
-  allowed: readonly { publicKey: Uint8Array; name: string }[];
-  /** Where suites are found by their ids. */
-  registry: CipherRegistry;
-  /** Acceptable suites per class. */
-  suites: SuiteOffers;
-  /** Bytes of damaged records that may be sent again, in all; the smaller of both sides' holds. */
-  repairBudgetBytes: number;
-  /** Where this side's journal is kept. */
-  journals: JournalStore;
-  /** Time and timers. */
-  clock: Clock;
-  /** The operator's wish to end it. */
-  signal: AbortSignal;
-  /** In the place of the VM's UUID; the source has to be given the same. */
-  vmId?: string | undefined;
-  /** Called at each state; the migration waits for it. */
-  entered?: EnteredHook<DestinationState> | undefined;
-  /** Something a person may want to know; the machine goes on listening. */
-  onNote?: ((note: { text: string; migrationId: string | null }) => void) | undefined;
-  /** CPU seconds of this process so far. */
-  agentCpuSeconds: () => number;
-}
-
-/** A migration that was accepted; bound once its first record has opened. */
+/** A migration that was accepted; bound once its first record has opened. It outlives its connections. */
 interface Candidate {
   admitted: Admitted;
   accept: AcceptMessage;
   schedule: KeySchedule;
-  opener: RecordOpener;
+  link: DestinationLink;
   queue: LandingQueue;
-  /** Records opened, and found damaged. */
-  records: number;
-  mistakes: number;
-  acknowledged: number;
-  unacknowledgedBytes: number;
-  ackTimer: { clear(): void } | null;
-  /** A landing is waited for: nothing is read meanwhile, so that silence says nothing. */
-  landing: boolean;
 }
 
 /** A migration's destination. One instance takes one VM, once. */
@@ -120,6 +70,9 @@ export class Destination {
   /** A byte may have reached QEMU: it cannot take another migration. */
   #touched = false;
   #finish: FinishMessage | null = null;
+  #loadedOnce = false;
+  /** The source has not heard yet that its copy was discarded. */
+  #lingering = false;
   #released = false;
   /** Journal `taking` is written. */
   #taken = false;
@@ -129,7 +82,12 @@ export class Destination {
   #cut: MigrationError | null = null;
   #stopAsked = false;
   #gone = false;
-  #silence: { clear(): void } | null = null;
+  #resumedAtMs: number | null = null;
+  #journalState: DestinationJournalState = "open";
+  /** `recover` has taken the source's place. */
+  #recovered = false;
+  /** What ABORT says, in `refusing` and `stuck`. */
+  #refusal: AbortMessage | null = null;
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: DestinationState = "listening";
   #tampered = false;
@@ -142,6 +100,8 @@ export class Destination {
       identity: options.identity,
       allowed: options.allowed.map((peer) => peer.publicKey),
       clock: options.clock,
+      joinKey: (migrationId, publicKey) => this.#joinKey(migrationId, publicKey),
+      mayRecover: (migrationId, publicKey) => this.#bound && this.#isOurs(migrationId, publicKey),
     });
     this.#machine = new StateMachine<DestinationState>("listening", {
       transitions: destinationTransitions,
@@ -188,10 +148,10 @@ export class Destination {
       this.#leaving = true;
       signal.removeEventListener("abort", stop);
       vm.onEnd = null;
-      this.#silence?.clear();
+      await this.#linger();
       listener.close();
       this.#admission.close();
-      await this.#candidate?.admitted.connection.finish(1_000);
+      await this.#candidate?.link.finish(1_000);
       await accepting;
       if (this.#candidate !== null) dropCandidate(this.#candidate);
       this.#sink?.close();
@@ -220,6 +180,8 @@ export class Destination {
   /** One connection, from its first byte to its last. */
   async #serve(transport: Awaited<ReturnType<TransportListener["accept"]>>): Promise<void> {
     const admitted = await this.#admission.admit(transport);
+    if (admitted?.kind === JOIN) return await this.#join(admitted);
+    if (admitted?.kind === RECOVER) return await this.#answerRecover(admitted);
     if (admitted === null) {
       return this.#note("A connection did not prove an allowed key, and was dropped", null);
     }
@@ -250,42 +212,108 @@ export class Destination {
     const candidate = await this.#newCandidate(admitted, answer, acceptBytes);
     if (this.#claim !== admitted || this.#leaving) return dropCandidate(candidate);
     this.#candidate = candidate;
-    this.#watchSilence(candidate);
-    await this.#read(candidate);
+    await candidate.link.serve(connection);
+  }
+
+  #joinKey(migrationId: string, publicKey: Uint8Array): Uint8Array | null {
+    if (!this.#isOurs(migrationId, publicKey) || this.#recovered) return null;
+    return this.#candidate!.schedule.joinKey();
+  }
+
+  #isOurs(migrationId: string, publicKey: Uint8Array): boolean {
+    const admitted = this.#candidate?.admitted;
+    return admitted?.migrationId === migrationId && equal(admitted.publicKey, publicKey);
+  }
+
+  /** `recover` at the source: its word is the source's from now on, and the join key is worth nothing any more. */
+  async #answerRecover({ connection, status, migrationId }: Recovering): Promise<void> {
+    if (status.side !== "source") return connection[Symbol.dispose]();
+    const { link } = this.#candidate!;
+    this.#recovered = true;
+    await link.letGo();
+    // What is being loaded will be loaded, or fail: only then is there something to report.
+    let runState: string;
+    do {
+      await this.#leftLoading();
+      runState = await this.#options.vm.status().catch(() => "unknown");
+    } while (this.state === "loading");
+    connection.send({
+      type: "STATUS",
+      side: "destination",
+      journal: this.#journalState,
+      runState,
+      migration: this.#loadedOnce && runState !== "gone" ? "completed" : null,
+    });
+    this.#note("The source recovers", migrationId);
+    await link.serve(connection);
+  }
+
+  async #leftLoading(): Promise<void> {
+    const { clock } = this.#options;
+    while (this.state === "loading") {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      clock.timer(RETRY_MS / 10, resolve);
+      await promise;
+    }
+  }
+
+  async #join({ connection, resume }: Joining): Promise<void> {
+    const candidate = this.#candidate;
+    if (candidate === null) return connection[Symbol.dispose]();
+    await candidate.link.join(connection, resume);
+  }
+
+  /** Says what the state wants said, after a step and on every new connection. All of it is idempotent. */
+  #sayAgain(): void {
+    const { link, queue } = this.#candidate!;
+    switch (this.state) {
+      case "loaded":
+        return link.send({ type: "LOADED", pages: queue.pages, records: link.records });
+      case "running":
+        return this.#sayRunning();
+      case "refusing":
+      case "stuck":
+        if (this.#refusal !== null) link.send(this.#refusal);
+        return;
+      case "discarded":
+        link.send({ type: "DISCARDED" });
+        if (link.connected) this.#lingering = false;
+    }
+  }
+
+  #send(message: Message): void {
+    this.#candidate?.link.send(message);
+  }
+
+  /** A copy that was discarded after EOF: the source may wait to hear of it, on another connection. */
+  async #linger(): Promise<void> {
+    const link = this.#candidate?.link;
+    if (this.state !== "discarded" || !this.#loadedOnce || link === undefined) return;
+    const onOver = () => {
+      this.#lingering = false;
+      this.#waiter.wake();
+    };
+    this.#lingering = !link.connected;
+    link.waitForAnother(onOver);
+    await this.#waiter.until(() => !this.#lingering || this.#stopAsked || this.#cut !== null)
+      .catch(() => {});
   }
 
   async #answer(admitted: Admitted): Promise<AcceptMessage | RefuseMessage> {
-    const { vm, journals, suites, registry, vmId, repairBudgetBytes } = this.#options;
+    const { vm, registry, repairBudgetBytes } = this.#options;
     const { offer, migrationId, publicKey } = admitted;
-    const checked = checkOffer(offer, { facts: vm.facts, vmId });
-    if (checked.refusal !== null) return checked.refusal;
-    const chosen = negotiateSuites(offer.suites, suites);
-    for (const pageClass of pageClasses) {
-      if (chosen[pageClass] === null) {
-        return refuse(
-          "policy",
-          `no cipher suite for pages of class ${pageClass} is acceptable to both sides`,
-        );
-      }
-    }
-    if (await journals.has(migrationId, "destination")) {
-      return refuse("state", "this host has seen this migration before");
-    }
-    if (offer.dryRun) {
-      try {
-        await journals.check();
-      } catch (error) {
-        return refuse("state", messageOf(error));
-      }
-    }
-    try {
-      this.#probe ??= await vm.probe();
-    } catch (error) {
-      return refuse("landing", messageOf(error));
-    }
+    const judged = await judgeOffer(offer, {
+      ...this.#options,
+      vmId: this.#options.vmId,
+      migrationId,
+      probe: this.#probe,
+    });
+    if ("type" in judged) return judged;
+    this.#probe = judged.probe;
     // Asked last, with nothing awaited after it: two sources cannot both be let in.
     const other = this.#claim;
-    if (this.#bound || (other !== null && !equal(other.publicKey, publicKey))) {
+    const present = other !== null && (this.#candidate?.link.connected ?? true);
+    if (this.#bound || (present && !equal(other.publicKey, publicKey))) {
       return refuse("busy", "another migration is under way here");
     }
     if (this.#leaving) return refuse("state", "this side is about to end");
@@ -295,11 +323,11 @@ export class Destination {
     }
     return {
       type: "ACCEPT",
-      suites: chosen as Record<PageClass, string>,
-      landing: this.#probe.landing,
-      backend: registry.get(chosen.user!).backend,
-      notes: this.#probe.notes,
-      warnings: checked.warnings,
+      suites: judged.suites,
+      landing: judged.probe.landing,
+      backend: registry.get(judged.suites.user).backend,
+      notes: judged.probe.notes,
+      warnings: judged.warnings,
       limits: {
         ...offer.limits,
         repairBudgetBytes: Math.min(offer.limits.repairBudgetBytes, repairBudgetBytes),
@@ -314,7 +342,6 @@ export class Destination {
     this.#claim = null;
     claim.connection[Symbol.dispose]();
     if (this.#candidate === null) return;
-    this.#silence?.clear();
     dropCandidate(this.#candidate);
     this.#candidate = null;
   }
@@ -340,90 +367,68 @@ export class Destination {
       lane: 0,
       blocks: admitted.offer.blocks,
     });
-    const own = this.#options.vm.facts.blocks.map((block) => block.name);
+    const { clock, vm } = this.#options;
+    const own = vm.facts.blocks.map((block) => block.name);
     const blockOf = admitted.offer.blocks.map((block) => own.indexOf(block.name));
-    return {
+    const queue = new LandingQueue({ blockOf, onSetup: (setup) => this.#open(setup) });
+    const candidate: Candidate = {
       admitted,
       accept,
       schedule,
-      opener,
-      queue: new LandingQueue({ blockOf, onSetup: (setup) => this.#open(setup) }),
-      records: 0,
-      mistakes: 0,
-      acknowledged: 0,
-      unacknowledgedBytes: 0,
-      ackTimer: null,
-      landing: false,
+      queue,
+      link: new DestinationLink({
+        opener,
+        budgetBytes: accept.limits.repairBudgetBytes,
+        reconnectMs: accept.limits.reconnectMs,
+        clock,
+        events: {
+          onRecord: (record) => this.#land(candidate, record),
+          onMessage: (message) => this.#handle(candidate, message),
+          onMistake: (sequence) =>
+            this.#note(`Record ${sequence} was damaged on the way`, admitted.migrationId),
+          onCut: (error) => this.#cutOff(candidate, error),
+          onJoined: () => {
+            this.#note("The source has joined again", admitted.migrationId);
+            this.#sayAgain();
+            this.#waiter.wake();
+          },
+          onFault: (error) => {
+            if (this.#bound) this.#interrupt(error);
+            else if (this.#candidate === candidate) this.#giveUpClaim(admitted);
+          },
+          onLost: (error) => {
+            if (!this.#bound) {
+              if (this.#candidate === candidate) this.#giveUpClaim(admitted);
+              return;
+            }
+            this.#cut = error;
+            this.#interrupt(error);
+          },
+        },
+      }),
     };
+    return candidate;
   }
 
   // ---- what comes from the source ----
 
-  async #read(candidate: Candidate): Promise<void> {
-    const { connection } = candidate.admitted;
-    const { clock } = this.#options;
-    try {
-      for (;;) {
-        let busySinceMs = clock.now();
-        for (let frame: Frame | null; (frame = connection.reader.next()) !== null;) {
-          const waits = this.#frame(candidate, frame);
-          if (waits === undefined && clock.now() - busySinceMs < BUSY_MS) continue;
-          candidate.landing = true;
-          // Memory that is touched for the first time is slow: the source hears that we are at it.
-          await (waits ?? this.#breathe(candidate));
-          candidate.landing = false;
-          busySinceMs = connection.lastReadAtMs = clock.now();
-        }
-        this.#scheduleAck(candidate);
-        if (!await connection.reader.fill()) break;
-        connection.lastReadAtMs = clock.now();
-      }
-      this.#lost(candidate, null);
-    } catch (error) {
-      this.#lost(candidate, error);
-    }
-  }
-
-  /** Lets timers, writes and signals have their turn. */
-  async #breathe(candidate: Candidate): Promise<void> {
-    this.#ack(candidate);
-    const turn = Promise.withResolvers<void>();
-    this.#options.clock.timer(0, turn.resolve);
-    await turn.promise;
-  }
-
-  #frame(candidate: Candidate, frame: Frame): void | Promise<void> {
-    if (frame.kind !== FRAME_DATA) {
-      const bytes = candidate.admitted.connection.open(frame);
-      if (bytes !== null) this.#handle(candidate, decodeMessage(bytes));
-      return;
-    }
-    if (this.#finish !== null) {
-      throw new MigrationError("protocol", "Cannot go on: a record came after FINISH");
-    }
-    const record = candidate.opener.open(frame.payload);
-    if (record.type === "mistake") {
-      candidate.mistakes++;
-      // Always before the ACK that covers it.
-      candidate.admitted.connection.send({
-        type: "MISTAKE",
-        lane: 0,
-        sequence: candidate.opener.nextSequence - 1,
-      });
-    } else candidate.records++;
-    candidate.unacknowledgedBytes += frame.payload.length;
-    // Until repair is built a mistake ends the migration: what comes after it can have gaps, and lands nowhere.
-    if (this.#leaving || candidate.mistakes > 0) return;
+  #land(candidate: Candidate, record: RecordContent): void | Promise<void> {
+    if (this.#leaving) return;
     if (!this.#bound) this.#bind(candidate);
     try {
-      const landing = candidate.queue.land(record);
-      if (landing !== undefined) {
-        return landing.then(() => this.#ackIfDue(candidate), rethrowAsOurs);
-      }
+      return candidate.queue.land(record)?.catch(rethrowAsOurs);
     } catch (error) {
       rethrowAsOurs(error);
     }
-    this.#ackIfDue(candidate);
+  }
+
+  /** @returns whether to wait for another connection */
+  #cutOff(candidate: Candidate, error: MigrationError): boolean {
+    // Nobody is told any more, unless the one that waits to be told has only come and gone.
+    if (this.#doneSaid || this.state === "discarded") return this.#lingering;
+    this.#note(error.message, candidate.admitted.migrationId);
+    // One that is not bound may join again as well, unless another takes its place meanwhile.
+    return this.#candidate === candidate;
   }
 
   #bind(candidate: Candidate): void {
@@ -443,34 +448,32 @@ export class Destination {
       throw new MigrationError("protocol", `Cannot go on: ${message.type} came before a record`);
     }
     switch (message.type) {
-      case "PING": {
-        const due = candidate.opener.nextSequence;
-        if (
-          message.lanes.length !== 1 || message.lanes[0]!.lane !== 0 ||
-          message.lanes[0]!.sequence + 1 !== due
-        ) {
-          throw new MigrationError(
-            "protocol",
-            `Cannot go on: record ${due} is due, the source sent others`,
-          );
-        }
-        candidate.admitted.connection.send({ type: "PONG", nonce: message.nonce });
-        return;
-      }
       case "FINISH":
+        candidate.link.checkDue(message.lanes);
+        // Nothing was outstanding when it was said: a record that comes now is somebody else's.
+        candidate.link.refuseRecords();
         this.#finish = message;
+        // It was loaded already, and LOADED got lost.
+        if (this.state === "loaded") this.#sayAgain();
         break;
       case "RELEASE":
-        if (!(this.state in { loaded: 1, refusing: 1, taking: 1, stuck: 1, running: 1 })) {
+        if (this.state in { listening: 1, receiving: 1, loading: 1 }) {
           throw new MigrationError("protocol", "Cannot go on: RELEASE came before LOADED");
         }
         this.#released = true;
+        if (this.state in { refusing: 1, stuck: 1, running: 1, discarded: 1 }) this.#sayAgain();
         break;
       case "DONE":
-        this.#doneSaid = true;
+        // Over RECOVER it may also mean that the source's side could not decide.
+        this.#doneSaid = this.state === "running";
         break;
       case "DISCARD":
       case "ABORT":
+        // It may be the only copy, and it runs; or it is gone already.
+        if (this.state in { running: 1, discarded: 1 }) {
+          this.#sayAgain();
+          break;
+        }
         if (message.type === "ABORT" && message.code === "tampering") this.#tampered = true;
         this.#dismissed = message;
         this.#interrupt(
@@ -489,63 +492,6 @@ export class Destination {
         );
     }
     this.#waiter.wake();
-  }
-
-  #lost(candidate: Candidate, cause: unknown): void {
-    if (this.#candidate !== candidate) return;
-    if (!this.#bound) {
-      this.#note("The connection was lost before the first record", candidate.admitted.migrationId);
-      return this.#giveUpClaim(candidate.admitted);
-    }
-    if (cause instanceof MigrationError && cause.code in { vm: 1, journal: 1, interrupted: 1 }) {
-      // Our own side failed: the connection is good, and the source is told.
-      return this.#interrupt(cause);
-    }
-    candidate.admitted.connection[Symbol.dispose]();
-    // JOIN comes in here: wait for the source to dial again, within the reconnect budget.
-    this.#cut = cause instanceof MigrationError
-      ? cause
-      : new MigrationError("cut", "Cannot go on: the connection to the source is lost", { cause });
-    this.#interrupt(this.#cut);
-  }
-
-  #ackIfDue(candidate: Candidate): void {
-    if (candidate.unacknowledgedBytes >= ACK_INTERVAL_BYTES) this.#ack(candidate);
-  }
-
-  /** The input is drained: says so, but not once for each of many small reads. */
-  #scheduleAck(candidate: Candidate): void {
-    const processed = candidate.opener.nextSequence - 1;
-    if (candidate.ackTimer !== null || candidate.acknowledged === processed) return;
-    candidate.ackTimer = this.#options.clock.timer(1, () => {
-      candidate.ackTimer = null;
-      this.#ack(candidate);
-    });
-  }
-
-  #ack(candidate: Candidate): void {
-    const sequence = candidate.opener.nextSequence - 1;
-    if (sequence === candidate.acknowledged) return;
-    candidate.acknowledged = sequence;
-    candidate.unacknowledgedBytes = 0;
-    candidate.admitted.connection.send({ type: "ACK", lane: 0, sequence });
-  }
-
-  #watchSilence(candidate: Candidate): void {
-    const { clock } = this.#options;
-    this.#silence = clock.timer(SILENCE_MS / 4, () => {
-      const { connection } = candidate.admitted;
-      if (connection.closed) return;
-      const silentMs = clock.now() - connection.lastReadAtMs;
-      if (candidate.landing || silentMs <= SILENCE_MS) return this.#watchSilence(candidate);
-      this.#lost(
-        candidate,
-        new MigrationError(
-          "cut",
-          `Cannot go on: the source was silent for ${Math.round(silentMs)} ms`,
-        ),
-      );
-    });
   }
 
   // ---- the switchover ----
@@ -571,6 +517,7 @@ export class Destination {
           uuid: admitted.offer.uuid,
           memoryBytes: admitted.offer.memoryBytes,
         },
+        ...this.#options.journalFacts,
         qemu: vm.facts.process,
         before: admitted.offer.before,
         peer: { name: peer.name, publicKey: encodeKey(peer.publicKey) },
@@ -590,13 +537,13 @@ export class Destination {
   async #receive(): Promise<void> {
     await this.#enter("receiving");
     const finish = await this.#waiter.until(() => this.#finish);
-    const { opener, queue, records, mistakes } = this.#candidate!;
+    const { link, queue } = this.#candidate!;
+    const { count, sha256 } = link.damaged.digest();
     if (
       finish.lanes.length !== 1 || finish.lanes[0]!.lane !== 0 ||
-      finish.lanes[0]!.sequence !== opener.nextSequence - 1 ||
-      finish.records !== records || finish.pages !== queue.pages || queue.state === null ||
-      mistakes !== 0 || finish.damaged.count !== 0 ||
-      finish.damaged.sha256 !== SHA256_OF_NOTHING
+      finish.lanes[0]!.sequence !== link.nextSequence - 1 ||
+      finish.records !== link.records || finish.pages !== queue.pages || queue.state === null ||
+      finish.damaged.count !== count || finish.damaged.sha256 !== sha256
     ) {
       throw new MigrationError(
         "protocol",
@@ -607,6 +554,7 @@ export class Destination {
     this.#waiter.check();
     // From the first byte of EOF on no timer and no Ctrl-C discards: only the source's word, or QEMU's failure.
     this.#waiter.shield();
+    this.#loadedOnce = true;
     await queue.sink!.load(queue.state);
     try {
       await this.#append({ state: "loaded" });
@@ -614,11 +562,8 @@ export class Destination {
       return await this.#refuse(error);
     }
     await this.#enter("loaded");
-    this.#candidate!.admitted.connection.send({
-      type: "LOADED",
-      pages: queue.pages,
-      records,
-    });
+    // Whoever asked for the end meanwhile must not be released: the source goes on instead.
+    if (!this.#stopAsked) this.#sayAgain();
   }
 
   async #takeOver(): Promise<void> {
@@ -651,7 +596,8 @@ export class Destination {
       this.#note(messageOf(error), this.id)
     );
     await this.#enter("running");
-    this.#sayRunning(resumedAtMs);
+    this.#resumedAtMs = resumedAtMs;
+    this.#sayRunning();
     await announced;
     await this.#waiter.until(() => this.#doneSaid || this.#cut || this.#stopAsked);
   }
@@ -662,7 +608,7 @@ export class Destination {
    */
   async #refuse(error: unknown): Promise<never> {
     await this.#enter("refusing");
-    this.#sayAbort(error);
+    this.#send(this.#refusal = abortMessage(error));
     await this.#waiter.until(() => this.#dismissed || this.#cut || this.#stopAsked);
     if (this.#dismissed === null && !this.#gone) {
       this.#destinationState = "paused";
@@ -680,17 +626,20 @@ export class Destination {
    */
   async #run(): Promise<number> {
     const { vm, clock } = this.#options;
-    const { connection, offer } = this.#candidate!.admitted;
+    const { offer } = this.#candidate!.admitted;
     const untilMs = clock.now() + offer.limits.maxStopMs;
     let failure: unknown = null;
     for (;;) {
-      if (this.#dismissed !== null) throw failure ?? dismissal(this.#dismissed);
+      let letGo = false;
       try {
-        if (!this.#taken) await this.#append({ state: "taking" });
-        this.#taken = true;
-        if (this.#before === "running") return await vm.run();
-        if (!this.#gone) return clock.now();
-        throw new Error("its process is gone");
+        letGo = this.#dismissed !== null && await this.#neverRan();
+        if (!letGo) {
+          if (!this.#taken) await this.#append({ state: "taking" });
+          this.#taken = true;
+          if (this.#before === "running") return await vm.run();
+          if (!this.#gone) return clock.now();
+          throw new Error("its process is gone");
+        }
       } catch (error) {
         if (this.#gone) {
           throw new MigrationError("vm", "Cannot run the VM: the destination's QEMU is gone", {
@@ -700,11 +649,7 @@ export class Destination {
         failure = error;
         if (this.state !== "stuck") {
           await this.#enter("stuck");
-          connection.send({
-            type: "ABORT",
-            code: "cannotRun",
-            text: messageOf(error).slice(0, 500),
-          });
+          this.#send(this.#refusal = { ...abortMessage(error), code: "cannotRun" });
         }
         if (clock.now() >= untilMs || this.#stopAsked) {
           this.#destinationState = "paused";
@@ -717,15 +662,22 @@ export class Destination {
         clock.timer(RETRY_MS, pause.resolve);
         await pause.promise;
       }
+      if (letGo) throw failure ?? dismissal(this.#dismissed!);
     }
   }
 
-  #sayRunning(resumedAtMs: number): void {
+  /** A `cont` whose answer was lost may have worked: a copy is let go only when it is seen not to run. Of one that is gone, `run` knows. */
+  async #neverRan(): Promise<boolean> {
+    if (!this.#taken) return true;
+    return !this.#gone && !(await this.#options.vm.status() in { running: 1, gone: 1 });
+  }
+
+  #sayRunning(): void {
     const { vm, clock, agentCpuSeconds } = this.#options;
     const qemuSeconds = vm.cpuSeconds();
-    this.#candidate!.admitted.connection.send({
+    this.#send({
       type: "RUNNING",
-      sinceResumeUs: Math.max(0, Math.round((clock.now() - resumedAtMs) * 1000)),
+      sinceResumeUs: Math.max(0, Math.round((clock.now() - this.#resumedAtMs!) * 1000)),
       cpuMs: {
         agent: Math.round(agentCpuSeconds() * 1000),
         qemu: qemuSeconds === null ? null : Math.round(qemuSeconds * 1000),
@@ -769,23 +721,11 @@ export class Destination {
     }
     await this.#enter("discarded");
     this.#destinationState = "discarded";
-    this.#candidate?.admitted.connection.send({ type: "DISCARDED" });
+    this.#sayAgain();
   }
 
   #sayAbort(error: unknown): void {
-    if (!this.#bound) return;
-    const code = error instanceof MigrationError ? error.code : "vm";
-    const codes: Record<string, AbortMessage["code"]> = {
-      tampering: "tampering",
-      interrupted: "interrupted",
-      timeout: "timeout",
-      protocol: "protocol",
-    };
-    this.#candidate!.admitted.connection.send({
-      type: "ABORT",
-      code: codes[code] ?? "vm",
-      text: messageOf(error).slice(0, 500),
-    });
+    if (this.#bound) this.#send(abortMessage(error));
   }
 
   #interrupt(reason: MigrationError): void {
@@ -807,7 +747,13 @@ export class Destination {
 
   async #append(entry: { state: "loaded" | "taking" | "running" | "discarded" }): Promise<void> {
     try {
-      await this.#journal?.append({ time: this.#options.clock.date().toISOString(), ...entry });
+      const time = this.#options.clock.date().toISOString();
+      const hits = this.#candidate?.link.hits ?? [];
+      const audit = hits.length > 0 && (entry.state === "running" || entry.state === "discarded")
+        ? { mistakes: this.#candidate!.link.damaged.count, hits }
+        : {};
+      await this.#journal?.append({ time, ...audit, ...entry });
+      this.#journalState = entry.state;
     } catch (cause) {
       throw journalError(cause);
     }
@@ -820,67 +766,49 @@ export class Destination {
   #result(failure: unknown): MigrationResult {
     const { vm, clock, agentCpuSeconds, registry } = this.#options;
     const candidate = this.#bound ? this.#candidate : null;
-    const error = failure === null
-      ? null
-      : failure instanceof MigrationError
-      ? failure
-      : new MigrationError("vm", messageOf(failure), { cause: failure });
-    const outcome = error === null ? "completed" : outcomeOf(error.code);
-    const offer = candidate?.admitted.offer;
-    const mistakes = candidate?.mistakes ?? 0;
+    const common = commonResult({
+      failure,
+      accept: candidate?.accept ?? null,
+      registry,
+      vm,
+      sensitivity: candidate?.admitted.offer.sensitivity ?? null,
+      agentCpuSeconds,
+    });
     return {
-      // Damage that we saw ourselves is the reason, also when the source went away over it.
-      outcome: outcome === "aborted" && mistakes > 0 ? "tampered" : outcome,
+      ...common,
+      outcome: common.outcome === "aborted" && this.#tampered ? "tampered" : common.outcome,
       id: this.id,
       side: "destination",
       dryRun: false,
-      profile: "sealed",
-      suites: candidate?.accept.suites ?? null,
-      suite: candidate?.accept.suites.user ?? null,
-      landing: candidate?.accept.landing ?? null,
-      backend: candidate === null ? null : registry.get(candidate.accept.suites.user).backend,
-      vm: {
-        name: vm.facts.name,
-        uuid: vm.facts.uuid,
-        memoryBytes: vm.facts.memoryBytes,
-        sensitivity: offer?.sensitivity ?? null,
-      },
       rounds: null,
       setupMs: null,
       totalMs: clock.now() - this.#startedAtMs,
       downtimeMs: null,
       holdMs: 0,
-      bytes: { guest: candidate?.queue.bytes ?? 0, wire: 0 },
-      mistakes: { detected: mistakes, repaired: 0 },
-      reconnects: 0,
-      cpuSeconds: { agent: agentCpuSeconds(), qemu: vm.cpuSeconds() },
-      verified: { pages: candidate?.queue.pages ?? 0, records: candidate?.records ?? 0 },
+      bytes: {
+        guest: candidate?.queue.bytes ?? 0,
+        wire: candidate?.link.writtenBytes ?? 0,
+      },
+      mistakes: {
+        detected: candidate?.link.damaged.count ?? 0,
+        repaired: 0,
+        hits: candidate?.link.hits ?? [],
+      },
+      reconnects: candidate?.link.reconnects ?? 0,
+      verified: { pages: candidate?.queue.pages ?? 0, records: candidate?.link.records ?? 0 },
       sourceState: null,
       destinationState: this.#destinationState,
       lastState: this.#lastState,
       notes: this.#probe?.notes ?? [],
-      warnings: candidate?.accept.warnings ?? [],
-      error: error === null
-        ? null
-        : { code: error.code, message: error.message, hint: error.hint ?? null },
     };
   }
 }
 
-/** How long records may land without a break, in milliseconds: less than any silence that counts as a cut. */
-const BUSY_MS = 100;
-
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;
 
-function refuse(code: RefuseMessage["code"], text: string): RefuseMessage {
-  return { type: "REFUSE", code, text, hint: null };
-}
-
 function dropCandidate(candidate: Candidate): void {
-  candidate.ackTimer?.clear();
-  candidate.admitted.connection[Symbol.dispose]();
-  candidate.opener[Symbol.dispose]();
+  candidate.link[Symbol.dispose]();
   candidate.schedule[Symbol.dispose]();
 }
 
@@ -898,8 +826,4 @@ function dismissal(message: AbortMessage | { type: "DISCARD" }): MigrationError 
     message.code === "tampering" ? "tampering" : "interrupted",
     `Cannot go on: the source gave up: ${message.text}`,
   );
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -89,7 +89,7 @@ export class FrameReader {
     return bytes;
   }
 
-  /** The next whole frame, or null until more is read. @throws MigrationError `protocol` when framing is lost */
+  /** The next whole frame, or null until more is read. @throws MigrationError `cut` when framing is lost */
   next(): Frame | null {
     const available = this.#end - this.#start;
     if (available < FRAME_HEADER_BYTES) return null;
@@ -98,7 +98,7 @@ export class FrameReader {
     const length = this.#view.getUint32(this.#start + 4);
     if ((word & 0xffffff) !== 0 || (kind !== FRAME_CONTROL && kind !== FRAME_DATA)) {
       throw new MigrationError(
-        "protocol",
+        "cut",
         "Cannot read a frame: its header is not one of this protocol",
       );
     }
@@ -106,7 +106,7 @@ export class FrameReader {
     const most = kind === FRAME_CONTROL ? MAX_CONTROL_FRAME_BYTES : MAX_DATA_FRAME_BYTES;
     if (length < least || length > most) {
       throw new MigrationError(
-        "protocol",
+        "cut",
         `Cannot read a frame: its length ${length} is outside ${least} to ${most}`,
       );
     }

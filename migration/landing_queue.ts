@@ -16,9 +16,6 @@ export class LandingQueue {
   readonly #setup = new Assembly("SETUP");
   readonly #state = new Assembly("STATE");
   #sink: PageSink | null = null;
-  #round = 0;
-  #pagesInRound = 0;
-  #zerosInRound = 0;
   /** Pages landed, zero pages included. */
   pages = 0;
   /** Guest bytes landed, zero pages not included. */
@@ -55,24 +52,14 @@ export class LandingQueue {
         this.#count(0, record.pages.length);
         return this.#pageSink().zeros(this.#blockOf[record.block]!, record.pages);
       case "setup":
-        if (this.#sink !== null) throw outOfPlace("SETUP came twice");
         if (this.#setup.add(record)) return this.#open();
         return;
       case "state":
         this.#pageSink();
-        if (this.#state.whole !== null) throw outOfPlace("STATE came twice");
         this.#state.add(record);
         return;
       case "round":
-        // Under a round's own key its totals: a page left out would show, whoever left it out.
-        if (
-          record.round !== this.#round || record.pages !== this.#pagesInRound ||
-          record.zeros !== this.#zerosInRound
-        ) {
-          throw outOfPlace(`the totals of round ${this.#round} do not agree`);
-        }
-        this.#round++;
-        this.#pagesInRound = this.#zerosInRound = 0;
+        // A key change; its totals are the source's, which counts records that were damaged on the way too.
         return;
       case "mistake":
         return;
@@ -85,21 +72,23 @@ export class LandingQueue {
 
   #count(pages: number, zeros: number): void {
     this.pages += pages + zeros;
-    this.#pagesInRound += pages;
-    this.#zerosInRound += zeros;
   }
 
   #pageSink(): PageSink {
     if (this.#sink === null) throw outOfPlace("a page came before SETUP was whole");
-    if (this.#state.whole !== null) throw outOfPlace("a page came after STATE");
     return this.#sink;
   }
 }
 
-/** Pieces placed by offset: gaps and overlaps are refused; the total is capped by the record opener. */
+/**
+ * Pieces placed by offset, in any order, since one that was damaged comes again later; overlaps are refused. The total
+ * is capped by the record parser.
+ */
 class Assembly {
   readonly #what: string;
   #bytes: Uint8Array | null = null;
+  /** Where pieces begin, with their lengths. */
+  readonly #pieces = new Map<number, number>();
   #filled = 0;
 
   constructor(what: string) {
@@ -112,13 +101,18 @@ class Assembly {
 
   /** @returns whether it is whole now */
   add(piece: { offset: number; total: number; bytes: Uint8Array }): boolean {
-    this.#bytes ??= new Uint8Array(piece.total);
-    if (piece.total !== this.#bytes.length || piece.offset !== this.#filled) {
-      throw outOfPlace(`${this.#what} has a gap or an overlap at ${piece.offset}`);
+    const { offset, total, bytes } = piece;
+    this.#bytes ??= new Uint8Array(total);
+    if (total !== this.#bytes.length) throw outOfPlace(`${this.#what} changes its length`);
+    for (const [start, length] of this.#pieces) {
+      if (offset < start + length && start < offset + bytes.length) {
+        throw outOfPlace(`${this.#what} has an overlap at ${offset}`);
+      }
     }
-    this.#bytes.set(piece.bytes, piece.offset);
-    this.#filled += piece.bytes.length;
-    return this.#filled === piece.total;
+    this.#pieces.set(offset, bytes.length);
+    this.#bytes.set(bytes, offset);
+    this.#filled += bytes.length;
+    return this.#filled === total;
   }
 }
 

@@ -77,8 +77,26 @@ export const WINDOW_RECORD_COST_BYTES = 256;
 /** Bytes of damaged records that may be sent again, in all. */
 export const DEFAULT_REPAIR_BUDGET_BYTES = 64 * 1024 * 1024;
 
-/** An ACK at least this often, in bytes of processed records. */
-export const ACK_INTERVAL_BYTES = 1024 * 1024;
+/** Times that a page, or a piece of SETUP, STATE or ROUND, may be sent again: damaged once more, it is tampering. */
+export const MAX_TRIES = 3;
+
+/** What a damaged record counts at least against the budget: so that small ones cannot go on for ever. */
+export const MIN_DAMAGE_BYTES = 4096;
+
+/** How long one try to JOIN may take, from the dial to HAVE, in milliseconds. */
+export const JOIN_TIMEOUT_MS = 5_000;
+
+/** Waits between two tries to JOIN, in milliseconds: from, to (while the VM is stopped: to); each twice the one before. */
+export const JOIN_BACKOFF_MS = { first: 50, last: 2_000, lastStopped: 250 } as const;
+
+/** An ACK at least this often, in bytes of processed records: a sixteenth of the window. */
+export const ACK_INTERVAL_BYTES: number = 4 * 1024 * 1024;
+
+/** An ACK at least this often, in milliseconds, while records come: a slow network must not look like a dead one. */
+export const ACK_INTERVAL_MS = 250;
+
+/** How long processed records may wait for their ACK once the input is drained, in milliseconds. */
+export const ACK_DELAY_MS = 4;
 
 /** PING interval while the VM runs, in milliseconds. */
 export const PING_INTERVAL_MS = 1_000;
@@ -90,7 +108,7 @@ export const SILENCE_MS = 10_000;
 /** The same while the VM is stopped, in milliseconds. */
 export const SILENCE_STOPPED_MS = 2_000;
 
-/** Default total of time without a connection while the VM runs, in milliseconds (`--reconnect`; JOIN is not built yet). */
+/** Default total of time without a connection while the VM runs, in milliseconds (`--reconnect`). */
 export const DEFAULT_RECONNECT_MS = 120_000;
 
 /** Default total of stopped time, in milliseconds (`--max-stop`). */
@@ -98,3 +116,6 @@ export const DEFAULT_MAX_STOP_MS = 5_000;
 
 /** How long the source waits for DISCARDED after an ABORT; its exit code does not depend on it. */
 export const DISCARD_WAIT_MS = 5_000;
+
+/** Damaged records that reports and journals tell one by one; they are counted beyond it. */
+export const MAX_HITS = 100;

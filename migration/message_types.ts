@@ -5,7 +5,12 @@
  */
 
 import { MAX_KEY_NUMBER_LEAD, PAGE_BYTES } from "./limits.ts";
-import type { RamBlock, StateBefore } from "./ports.ts";
+import type {
+  DestinationJournalState,
+  RamBlock,
+  SourceJournalState,
+  StateBefore,
+} from "./ports.ts";
 
 /** Longest name of a thing: QEMU keeps a RAM block's name in 256 bytes, its terminator included. */
 export const MAX_LABEL_LENGTH = 255;
@@ -233,6 +238,38 @@ export interface PingMessage {
   lanes: LanePosition[];
 }
 
+/** Source, first message after JOIN: this connection goes on where the last one was cut (PROTOCOL.md section 6). */
+export interface ResumeMessage {
+  /** Which message it is. */
+  type: "RESUME";
+  /** Grows with every JOIN of a migration. */
+  attempt: number;
+  /** The last sequence of each lane that was acknowledged, lanes ascending. */
+  lanes: LanePosition[];
+}
+
+/** Destination: the answer to RESUME, after every MISTAKE above what RESUME says was acknowledged. */
+export interface HaveMessage {
+  /** Which message it is. */
+  type: "HAVE";
+  /** The sequence that must come next on each lane, lanes ascending. */
+  lanes: LanePosition[];
+}
+
+/** Either side, first over RECOVER: what its journal and its QEMU say. It holds for its connection only. */
+export interface StatusMessage {
+  /** Which message it is. */
+  type: "STATUS";
+  /** Whose status it is. */
+  side: "source" | "destination";
+  /** The last state of its journal. */
+  journal: SourceJournalState | DestinationJournalState;
+  /** Run state of its QEMU, or `gone`. */
+  runState: string;
+  /** Status in query-migrate; null for none. */
+  migration: string | null;
+}
+
 /** Every control message. */
 export type Message =
   | OfferMessage
@@ -249,7 +286,10 @@ export type Message =
   | ReleaseMessage
   | DoneMessage
   | DiscardMessage
-  | PingMessage;
+  | PingMessage
+  | ResumeMessage
+  | HaveMessage
+  | StatusMessage;
 
 /** The message of one type. */
 export type MessageOf<T extends Message["type"]> = Extract<Message, { type: T }>;

@@ -30,6 +30,7 @@ import {
   type DiscardMessage,
   type DoneMessage,
   type FinishMessage,
+  type HaveMessage,
   type LanePosition,
   type LoadedMessage,
   MAX_CAPABILITIES,
@@ -52,9 +53,11 @@ import {
   refuseCodes,
   type RefuseMessage,
   type ReleaseMessage,
+  type ResumeMessage,
   type RunningMessage,
+  type StatusMessage,
 } from "./message_types.ts";
-import type { RamBlock } from "./ports.ts";
+import { destinationJournalStates, type RamBlock, sourceJournalStates } from "./ports.ts";
 import { MAX_TEXT_LENGTH, printable } from "./printable.ts";
 
 export * from "./message_types.ts";
@@ -154,6 +157,15 @@ const schemas: { [T in Message["type"]]: Check<MessageOf<T>> } = {
   DONE: object<DoneMessage>({ type: oneOf(["DONE"]) }),
   DISCARD: object<DiscardMessage>({ type: oneOf(["DISCARD"]) }),
   PING: object<PingMessage>({ type: oneOf(["PING"]), nonce: count, lanes }),
+  RESUME: object<ResumeMessage>({ type: oneOf(["RESUME"]), attempt: count, lanes }),
+  HAVE: object<HaveMessage>({ type: oneOf(["HAVE"]), lanes }),
+  STATUS: object<StatusMessage>({
+    type: oneOf(["STATUS"]),
+    side: oneOf(["source", "destination"]),
+    journal: oneOf([...sourceJournalStates, ...destinationJournalStates]),
+    runState: label,
+    migration: nullable(label),
+  }),
 };
 
 const messageTypes = Object.keys(schemas) as Message["type"][];

@@ -40,5 +40,9 @@ export {
   type SourceState,
   sourceTransitions,
 } from "./states.ts";
-export { Source, type SourceOptions } from "./source.ts";
-export { Destination, type DestinationOptions } from "./destination.ts";
+export { Source } from "./source.ts";
+export type { SourceOptions } from "./source_options.ts";
+export { Destination } from "./destination.ts";
+export type { DestinationOptions } from "./destination_options.ts";
+export { recover, type RecoveryOptions, type RecoveryResult, type RecoveryVm } from "./recovery.ts";
+export type { VmStatus } from "./recovery_rules.ts";

@@ -17,8 +17,12 @@ import type { Clock, Transport } from "./ports.ts";
 /** Noise prologue: a peer of another version fails the handshake. */
 export const PROLOGUE = new TextEncoder().encode("sealift/1");
 
-/** Kinds of connection, first byte of message 1's payload. JOIN is 2 and RECOVER 3; neither is spoken yet. */
+/** Kinds of connection, first byte of message 1's payload: a new migration, */
 export const OPEN = 1;
+/** one that goes on, */
+export const JOIN = 2;
+/** one that is settled after a crash. */
+export const RECOVER = 3;
 
 /** OPEN has no key of an earlier connection to prove. */
 export const NO_PSK = new Uint8Array(32);
@@ -40,6 +44,10 @@ export async function connect(transport: Transport, options: {
   identity: Identity;
   remotePublic: Uint8Array;
   migrationId: Uint8Array;
+  /** {@linkcode OPEN} or {@linkcode JOIN}. */
+  kind: number;
+  /** 32 bytes: {@linkcode NO_PSK}, or the join key. */
+  psk: Uint8Array;
   clock: Clock;
   onCut: (cause: unknown) => void;
 }): Promise<{ connection: Connection; handshakeHash: Uint8Array }> {
@@ -50,8 +58,16 @@ export async function connect(transport: Transport, options: {
     closeTransport(transport);
   });
   try {
-    const noise = new NoiseInitiator({ identity, remotePublic, prologue: PROLOGUE, psk: NO_PSK });
-    await writeAll(transport, await noise.writeMessage1(Uint8Array.of(OPEN, ...migrationId)));
+    const noise = new NoiseInitiator({
+      identity,
+      remotePublic,
+      prologue: PROLOGUE,
+      psk: options.psk,
+    });
+    await writeAll(
+      transport,
+      await noise.writeMessage1(Uint8Array.of(options.kind, ...migrationId)),
+    );
     const reader = new FrameReader(transport);
     const message2 = await reader.exactly(MESSAGE_2_BYTES);
     if (message2 === null) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
@@ -145,6 +161,25 @@ export async function negotiate(
     acceptBytes,
   });
   return { connection, accept: message, schedule: new KeySchedule(secret) };
+}
+
+/** Waits for a connection until `signal` ends the waiting; one that comes later is closed. */
+export async function dialled(
+  dialling: Promise<Transport>,
+  signal: AbortSignal,
+): Promise<Transport> {
+  const ended = Promise.withResolvers<never>();
+  const end = () => ended.reject(new MigrationError("cut", "Cannot dial: it takes too long"));
+  if (signal.aborted) end();
+  signal.addEventListener("abort", end);
+  try {
+    return await Promise.race([dialling, ended.promise]);
+  } catch (error) {
+    dialling.then(closeTransport, () => {});
+    throw error;
+  } finally {
+    signal.removeEventListener("abort", end);
+  }
 }
 
 /** Closes a connection that the other side, or a timer, may have closed before. */

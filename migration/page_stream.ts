@@ -16,10 +16,12 @@ export class PageStream implements PageEvents {
   readonly #sealer: RecordSealer;
   readonly #rounds: Rounds;
   readonly #onSetup: () => void;
-  readonly #onRound: (closed: RoundStatistics) => void;
+  readonly #onRound: (closed: RoundStatistics, vmStopped: boolean) => void;
   readonly #setup = new Pieces(MAX_SETUP_BYTES, "the stream before the first page");
   readonly #state = new Pieces(MAX_STATE_BYTES, "the device state");
-  #setupSequence = 0;
+  #setupSealed = false;
+  /** What came behind SETUP and must not be sealed yet; null while the gate is open. */
+  #held: (() => void)[] | null = null;
   #stopped = false;
 
   /** `onSetup` is called when SETUP is sealed, before the first page is; `onRound` with each round that was closed. */
@@ -27,7 +29,7 @@ export class PageStream implements PageEvents {
     sealer: RecordSealer;
     rounds: Rounds;
     onSetup: () => void;
-    onRound: (closed: RoundStatistics) => void;
+    onRound: (closed: RoundStatistics, vmStopped: boolean) => void;
   }) {
     this.#onSetup = options.onSetup;
     this.#sealer = options.sealer;
@@ -35,9 +37,17 @@ export class PageStream implements PageEvents {
     this.#onRound = options.onRound;
   }
 
-  /** Sequence of the last SETUP record; 0 before SETUP is whole. */
-  get setupSequence(): number {
-    return this.#setupSequence;
+  /** Whether SETUP is whole and sealed: what follows is held until {@linkcode openGate}. */
+  get setupSealed(): boolean {
+    return this.#setupSealed;
+  }
+
+  /** SETUP has arrived: lets everything through that was held. */
+  openGate(): void {
+    const held = this.#held ?? [];
+    this.#held = null;
+    for (const event of held) event();
+    this.#sealer.sealOpen();
   }
 
   /** Whether the last round has begun: the VM does not run. */
@@ -50,19 +60,35 @@ export class PageStream implements PageEvents {
   }
 
   page(block: number, page: number, bytes: Uint8Array): void {
+    if (!this.#setupSealed) this.#endSetup();
+    if (this.#held !== null) {
+      // Once in a migration, and what one read gave at most.
+      const kept = bytes.slice();
+      this.#held.push(() => this.page(block, page, kept));
+      return;
+    }
     this.#beginPage(block, page);
     this.#sealer.page(block, page, bytes);
   }
 
   zero(block: number, page: number): void {
+    if (!this.#setupSealed) this.#endSetup();
+    if (this.#held !== null) {
+      this.#held.push(() => this.zero(block, page));
+      return;
+    }
     this.#beginPage(block, page);
     this.#sealer.zero(block, page);
   }
 
   stopped(): void {
-    this.#endSetup();
-    this.#nextRound();
+    if (!this.#setupSealed) this.#endSetup();
+    if (this.#held !== null) {
+      this.#held.push(() => this.stopped());
+      return;
+    }
     this.#stopped = true;
+    this.#nextRound();
   }
 
   state(bytes: Uint8Array): void {
@@ -81,7 +107,6 @@ export class PageStream implements PageEvents {
   }
 
   #beginPage(block: number, page: number): void {
-    if (this.#setupSequence === 0) this.#endSetup();
     if (this.#rounds.seenBefore(block, page)) {
       this.#nextRound();
       this.#rounds.seenBefore(block, page);
@@ -89,15 +114,15 @@ export class PageStream implements PageEvents {
   }
 
   #endSetup(): void {
-    if (this.#setupSequence !== 0) return;
+    this.#setupSealed = true;
     this.#sealer.stream("setup", this.#setup.take());
-    this.#setupSequence = this.#sealer.lastSequence;
+    this.#held = [];
     this.#onSetup();
   }
 
   #nextRound(): void {
     this.#sealer.endRound();
-    this.#onRound(this.#rounds.next());
+    this.#onRound(this.#rounds.next(), this.#stopped);
   }
 }
 

@@ -14,42 +14,31 @@ import {
   MAX_KEY_NUMBER_LEAD,
   MAX_PAGES_PER_RECORD,
   MAX_RECORD_PLAINTEXT_BYTES,
-  MAX_SETUP_BYTES,
-  MAX_STATE_BYTES,
-  MAX_ZEROS_PER_RECORD,
-  PAGE_BYTES,
   RECORD_HEADER_BYTES,
 } from "./limits.ts";
 import type { RamBlock } from "./ports.ts";
-import { readRecordHeader, readUint64, recordTypes, SequenceNonce } from "./record.ts";
+import { readRecordHeader, SequenceNonce } from "./record.ts";
+import { type RecordContent, RecordParser } from "./record_content.ts";
 
-/** What a record held. Views are valid until the next `open`. */
-export type OpenedRecord =
-  | { type: "pages"; block: number; pages: Uint32Array; bytes: Uint8Array }
-  | { type: "zeros"; block: number; pages: Uint32Array }
-  | { type: "setup" | "state"; offset: number; total: number; bytes: Uint8Array }
-  | { type: "round"; round: number; pages: number; zeros: number }
-  /** The header was what must come, but the body is not authentic: skipped. */
-  | { type: "mistake" };
+/** What a record held, views valid until the next `open`; or a body that is not authentic: skipped. */
+export type OpenedRecord = RecordContent | { type: "mistake" };
 
 /** Pages start on a cache line of scratch when a record is full of them. */
 const SCRATCH_PAGES_AT = 320;
 
-/** Opens one lane, strictly in order. A failed opener stays failed. */
+/** Opens one lane, strictly in order. */
 export class RecordOpener implements Disposable {
   readonly #schedule: KeySchedule;
   readonly #suites: readonly CipherSuite[];
   readonly #nonces: SequenceNonce[];
   readonly #lane: number;
-  readonly #pageCounts: number[];
+  readonly #parser: RecordParser;
   readonly #scratch = new Uint8Array(SCRATCH_PAGES_AT + MAX_RECORD_PLAINTEXT_BYTES);
-  readonly #scratchView = new DataView(this.#scratch.buffer);
-  readonly #list = new Uint32Array(MAX_ZEROS_PER_RECORD);
   /** Openers of the last key number that opened, by suite. */
   #openers: (Opener | undefined)[] = [];
   #keyNumber = 0;
   #nextSequence = 1;
-  #failure: MigrationError | null = null;
+  #broken: MigrationError | null = null;
 
   constructor(options: {
     schedule: KeySchedule;
@@ -61,7 +50,7 @@ export class RecordOpener implements Disposable {
     this.#suites = options.suites;
     this.#nonces = options.suites.map((suite) => new SequenceNonce(suite.nonceBytes));
     this.#lane = options.lane;
-    this.#pageCounts = options.blocks.map((block) => Math.ceil(block.bytes / PAGE_BYTES));
+    this.#parser = new RecordParser(options.blocks);
   }
 
   /** The sequence that must come next. */
@@ -69,13 +58,20 @@ export class RecordOpener implements Disposable {
     return this.#nextSequence;
   }
 
-  /** Opens one DATA frame's payload. @throws MigrationError `protocol` when framing is lost: drop the connection */
+  /**
+   * Opens one DATA frame's payload.
+   *
+   * @throws MigrationError `cut` when framing is lost: drop the connection, another may go on
+   * @throws MigrationError `protocol` when an authentic record breaks the format: its sender is broken
+   */
   open(payload: Uint8Array): OpenedRecord {
-    if (this.#failure !== null) throw this.#failure;
+    if (this.#broken !== null) throw this.#broken;
+    const plaintext = this.#open(payload);
+    if (plaintext === null) return { type: "mistake" };
     try {
-      return this.#open(payload);
+      return this.#parser.parse(plaintext);
     } catch (error) {
-      if (error instanceof MigrationError) this.#failure = error;
+      if (error instanceof MigrationError) this.#broken = error;
       throw error;
     }
   }
@@ -86,7 +82,8 @@ export class RecordOpener implements Disposable {
     this.#scratch.fill(0);
   }
 
-  #open(payload: Uint8Array): OpenedRecord {
+  /** The plaintext in scratch; null when it is not authentic. */
+  #open(payload: Uint8Array): Uint8Array | null {
     const view = new DataView(payload.buffer, payload.byteOffset, payload.length);
     const header = readRecordHeader(view, 0);
     const suite = header === null ? undefined : this.#suites[header.suite];
@@ -98,7 +95,7 @@ export class RecordOpener implements Disposable {
       header.keyNumber < this.#keyNumber || header.keyNumber > this.#keyNumber + MAX_KEY_NUMBER_LEAD
     ) {
       throw new MigrationError(
-        "protocol",
+        "cut",
         `Cannot read record ${this.#nextSequence}: another header was due`,
       );
     }
@@ -118,7 +115,7 @@ export class RecordOpener implements Disposable {
     if (!opener.finish()) {
       plaintext.fill(0);
       if (this.#openers[header.suite] !== opener) opener[Symbol.dispose]();
-      return { type: "mistake" };
+      return null;
     }
     if (header.keyNumber !== this.#keyNumber) {
       // Only a record that opened advances the key number: a header alone proves nothing.
@@ -126,7 +123,7 @@ export class RecordOpener implements Disposable {
       this.#keyNumber = header.keyNumber;
     }
     this.#openers[header.suite] = opener;
-    return this.#parse(from, plaintextBytes);
+    return plaintext;
   }
 
   #openerFor(suiteIndex: number, keyNumber: number): Opener {
@@ -142,72 +139,6 @@ export class RecordOpener implements Disposable {
     const opener = guardOpener(suite, key);
     key.fill(0);
     return opener;
-  }
-
-  #parse(from: number, length: number): OpenedRecord {
-    const view = this.#scratchView;
-    const type = view.getUint8(from);
-    switch (type) {
-      case recordTypes.pages: {
-        const count = length < 3 ? 0 : view.getUint8(from + 2);
-        if (count < 1 || count > MAX_PAGES_PER_RECORD || length !== 3 + count * (4 + PAGE_BYTES)) {
-          break;
-        }
-        const block = view.getUint8(from + 1);
-        const pages = this.#pageList(from + 3, { count, block });
-        const bytesAt = from + 3 + 4 * count;
-        return {
-          type: "pages",
-          block,
-          pages,
-          bytes: this.#scratch.subarray(bytesAt, from + length),
-        };
-      }
-      case recordTypes.zeros: {
-        const count = length < 4 ? 0 : view.getUint16(from + 2);
-        if (count < 1 || count > MAX_ZEROS_PER_RECORD || length !== 4 + 4 * count) break;
-        const block = view.getUint8(from + 1);
-        return { type: "zeros", block, pages: this.#pageList(from + 4, { count, block }) };
-      }
-      case recordTypes.setup:
-      case recordTypes.state: {
-        if (length < 10) break;
-        const offset = view.getUint32(from + 1);
-        const total = view.getUint32(from + 5);
-        const cap = type === recordTypes.setup ? MAX_SETUP_BYTES : MAX_STATE_BYTES;
-        if (total > cap || offset + length - 9 > total) break;
-        const bytes = this.#scratch.subarray(from + 9, from + length);
-        return { type: type === recordTypes.setup ? "setup" : "state", offset, total, bytes };
-      }
-      case recordTypes.round:
-        if (length !== 21) break;
-        return {
-          type: "round",
-          round: view.getUint32(from + 1),
-          pages: readUint64(view, from + 5),
-          zeros: readUint64(view, from + 13),
-        };
-    }
-    throw new MigrationError(
-      "protocol",
-      `Cannot read record ${this.#nextSequence - 1}: its content breaks the format`,
-    );
-  }
-
-  #pageList(at: number, { count, block }: { count: number; block: number }): Uint32Array {
-    const pageCount = this.#pageCounts[block];
-    const list = this.#list;
-    for (let i = 0; i < count; i++) {
-      const page = this.#scratchView.getUint32(at + 4 * i);
-      if (pageCount === undefined || page >= pageCount) {
-        throw new MigrationError(
-          "protocol",
-          `Cannot land page ${page} of block ${block}: the VM has none such`,
-        );
-      }
-      list[i] = page;
-    }
-    return list.subarray(0, count);
   }
 
   #dropOpeners(): void {

@@ -20,6 +20,7 @@ import {
   RECORD_HEADER_BYTES,
 } from "./limits.ts";
 import type { PageClass } from "./messages.ts";
+import type { MistakeBitmap } from "./mistake_bitmap.ts";
 import { recordTypes, SequenceNonce, writeRecordHeader, writeUint64 } from "./record.ts";
 import type { Rounds } from "./rounds.ts";
 import type { SealedWindow, Slab } from "./window.ts";
@@ -46,6 +47,7 @@ export class RecordSealer implements Disposable {
   readonly #schedule: KeySchedule;
   readonly #window: SealedWindow;
   readonly #rounds: Rounds;
+  readonly #mistakes: MistakeBitmap;
   readonly #lane: number;
   readonly #suites: SuiteState[];
   readonly #suiteOf: Record<PageClass, number>;
@@ -65,6 +67,8 @@ export class RecordSealer implements Disposable {
     schedule: KeySchedule;
     window: SealedWindow;
     rounds: Rounds;
+    /** Told which record carries each page now. */
+    mistakes: MistakeBitmap;
     lane: number;
     /** The distinct suites, in the order of their wire index. */
     suites: readonly CipherSuite[];
@@ -74,6 +78,7 @@ export class RecordSealer implements Disposable {
     this.#schedule = options.schedule;
     this.#window = options.window;
     this.#rounds = options.rounds;
+    this.#mistakes = options.mistakes;
     this.#lane = options.lane;
     this.#suiteOf = options.suiteOf;
     this.#suites = options.suites.map((suite) => ({
@@ -125,31 +130,54 @@ export class RecordSealer implements Disposable {
     if (this.#zeros.count > 0) this.#sealZeros();
   }
 
+  /** The sequence after `sequence` comes next: those up to it were used by somebody else's frames. */
+  skipTo(sequence: number): void {
+    this.#window.flush();
+    this.#sequence = Math.max(this.#sequence, sequence);
+  }
+
   /** Seals a whole stream part as SETUP or STATE records. */
   stream(type: "setup" | "state", bytes: Uint8Array): void {
     for (let offset = 0; offset < bytes.length; offset += MAX_STREAM_PIECE_BYTES) {
       const piece = bytes.subarray(offset, offset + MAX_STREAM_PIECE_BYTES);
-      const head = new Uint8Array(9);
-      const view = new DataView(head.buffer);
-      view.setUint8(0, recordTypes[type]);
-      view.setUint32(1, offset);
-      view.setUint32(5, bytes.length);
-      this.#seal("kernelData", head, [piece], 1, piece.length);
+      this.streamPiece(type, { offset, total: bytes.length, bytes: piece });
     }
+  }
+
+  /** Seals one piece of SETUP or STATE. */
+  streamPiece(
+    type: "setup" | "state",
+    piece: { offset: number; total: number; bytes: Uint8Array },
+  ): void {
+    const head = new Uint8Array(9);
+    const view = new DataView(head.buffer);
+    view.setUint8(0, recordTypes[type]);
+    view.setUint32(1, piece.offset);
+    view.setUint32(5, piece.total);
+    this.#seal("kernelData", head, [piece.bytes], 1, piece.bytes.length);
   }
 
   /** Ends the round: seals what is open, then ROUND under the round's own key; the next record has a new key. */
   endRound(): void {
     this.sealOpen();
     const { round, pages } = this.#rounds.current;
+    this.roundAgain({
+      round,
+      pages: pages.user + pages.kernelText + pages.kernelData + pages.unmapped,
+      zeros: pages.zero,
+    });
+    this.#nextKey();
+  }
+
+  /** Seals a ROUND record, under the key of now. */
+  roundAgain({ round, pages, zeros }: { round: number; pages: number; zeros: number }): void {
     const head = new Uint8Array(21);
     const view = new DataView(head.buffer);
     view.setUint8(0, recordTypes.round);
     view.setUint32(1, round);
-    writeUint64(view, 5, pages.user + pages.kernelText + pages.kernelData + pages.unmapped);
-    writeUint64(view, 13, pages.zero);
+    writeUint64(view, 5, pages);
+    writeUint64(view, 13, zeros);
     this.#seal("kernelData", head, [], 0, 0);
-    this.#nextKey();
   }
 
   /** Wipes the keys. */
@@ -165,6 +193,7 @@ export class RecordSealer implements Disposable {
     head[2] = count;
     open.count = 0;
     this.#seal("user", head.subarray(0, 3 + 4 * count), open.bytes, count, count * PAGE_BYTES);
+    this.#mistakes.sealed(open.block, { list: open.headView, at: 3, count }, this.#sequence);
     const round = this.#rounds.current;
     round.pages.user += count;
     round.bytes += count * PAGE_BYTES;
@@ -178,6 +207,7 @@ export class RecordSealer implements Disposable {
     open.view.setUint16(2, count);
     open.count = 0;
     this.#seal("user", head.subarray(0, 4 + 4 * count), [], 0, 0);
+    this.#mistakes.sealed(open.block, { list: open.view, at: 4, count }, this.#sequence);
     this.#rounds.current.pages.zero += count;
   }
 

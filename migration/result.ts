@@ -4,8 +4,11 @@
  * @module
  */
 
+import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { MigrationErrorCode } from "./errors.ts";
-import type { PageClass } from "./messages.ts";
+import { asMigrationError } from "./failure.ts";
+import type { AcceptMessage, PageClass } from "./messages.ts";
+import type { VmFacts } from "./ports.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { DestinationState, SourceState } from "./states.ts";
 
@@ -48,8 +51,8 @@ export interface MigrationResult {
   holdMs: number;
   /** Guest bytes in pages that are not zero, and bytes that this side wrote to the connection. */
   bytes: { guest: number; wire: number };
-  /** Damaged records. */
-  mistakes: { detected: number; repaired: number };
+  /** Damaged records, pages sent again because of them, and what was hit and when (the first hundred). */
+  mistakes: { detected: number; repaired: number; hits: { time: string; what: string }[] };
   /** Connections after the first. */
   reconnects: number;
   /** Processor time of this side's agent and QEMU. */
@@ -91,4 +94,47 @@ export function outcomeOf(code: MigrationErrorCode): Outcome {
     default:
       return "aborted";
   }
+}
+
+/** What both sides' results have alike. */
+export function commonResult(parts: {
+  failure: unknown;
+  /** Null before anything was agreed on. */
+  accept: AcceptMessage | null;
+  registry: CipherRegistry;
+  vm: { facts: VmFacts; cpuSeconds(): number | null };
+  sensitivity: string | null;
+  agentCpuSeconds: () => number;
+}): Pick<
+  MigrationResult,
+  | "outcome"
+  | "profile"
+  | "suites"
+  | "suite"
+  | "landing"
+  | "backend"
+  | "vm"
+  | "cpuSeconds"
+  | "notes"
+  | "warnings"
+  | "error"
+> {
+  const { accept, registry, vm, sensitivity, agentCpuSeconds } = parts;
+  const { name, uuid, memoryBytes } = vm.facts;
+  const error = asMigrationError(parts.failure);
+  return {
+    outcome: error === null ? "completed" : outcomeOf(error.code),
+    profile: "sealed",
+    suites: accept?.suites ?? null,
+    suite: accept?.suites.user ?? null,
+    landing: accept?.landing ?? null,
+    backend: accept === null ? null : registry.get(accept.suites.user).backend,
+    vm: { name, uuid, memoryBytes, sensitivity },
+    cpuSeconds: { agent: agentCpuSeconds(), qemu: vm.cpuSeconds() },
+    notes: accept?.notes ?? [],
+    warnings: accept?.warnings ?? [],
+    error: error === null
+      ? null
+      : { code: error.code, message: error.message, hint: error.hint ?? null },
+  };
 }

@@ -108,11 +108,11 @@ export class ControlChannel implements Disposable {
    *
    * @param header the 8 bytes before the payload, as they came
    * @returns the whole message with its last part, else null
-   * @throws {MigrationError} `protocol` when it does not authenticate, or its parts do not follow; the
-   * channel opens nothing more then
+   * @throws {MigrationError} `cut` when it does not authenticate: somebody on the way changed it, another connection
+   * may go on; `protocol` when its parts do not follow. The channel opens nothing more then
    */
   open(header: Uint8Array, payload: Uint8Array): Uint8Array<ArrayBuffer> | null {
-    if (this.#failed) throw new MigrationError("protocol", AUTHENTICATION_FAILED);
+    if (this.#failed) throw new MigrationError("cut", AUTHENTICATION_FAILED);
     // Until this frame has passed every check.
     this.#failed = true;
     const message = this.#join(this.#openPart(header, payload));
@@ -151,12 +151,12 @@ export class ControlChannel implements Disposable {
       header.length !== FRAME_HEADER_BYTES || length <= PART_HEADER_BYTES ||
       payload.length > MAX_CONTROL_FRAME_BYTES
     ) {
-      throw new MigrationError("protocol", AUTHENTICATION_FAILED);
+      throw new MigrationError("cut", AUTHENTICATION_FAILED);
     }
     const plaintext = this.#scratch.subarray(0, length);
     this.#opener.begin(this.#receiveNonce.next(), header, payload.subarray(length));
     this.#opener.update(payload.subarray(0, length), plaintext);
-    if (!this.#opener.finish()) throw new MigrationError("protocol", AUTHENTICATION_FAILED);
+    if (!this.#opener.finish()) throw new MigrationError("cut", AUTHENTICATION_FAILED);
     return plaintext;
   }
 

@@ -7,89 +7,39 @@
  * @module
  */
 
-import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { Connection } from "./connection.ts";
-import { closeTransport, connect, negotiate, type Opened } from "./opening.ts";
 import { MigrationError } from "./errors.ts";
-import { encodeKey, type Identity } from "./identity.ts";
-import {
-  DISCARD_WAIT_MS,
-  PING_INTERVAL_MS,
-  PING_INTERVAL_STOPPED_MS,
-  SILENCE_MS,
-  SILENCE_STOPPED_MS,
-} from "./limits.ts";
+import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "./failure.ts";
+import { encodeKey } from "./identity.ts";
+import { DEFAULT_REPAIR_BUDGET_BYTES, DISCARD_WAIT_MS, MAX_HITS } from "./limits.ts";
 import {
   type AbortMessage,
   type Message,
-  type MigrationLimits,
   type PageClass,
   pageClasses,
   type RunningMessage,
-  type SuiteOffers,
 } from "./messages.ts";
+import { MistakeBitmap } from "./mistake_bitmap.ts";
+import {
+  closeTransport,
+  connect,
+  dialled,
+  JOIN,
+  negotiate,
+  NO_PSK,
+  OPEN,
+  type Opened,
+} from "./opening.ts";
 import { PageStream } from "./page_stream.ts";
-import type {
-  Clock,
-  Journal,
-  JournalEntry,
-  JournalStore,
-  LiveSettings,
-  PageSource,
-  SourceVm,
-  Transport,
-  VmEnd,
-} from "./ports.ts";
+import type { Journal, JournalEntry, JournalStore, PageSource, Transport, VmEnd } from "./ports.ts";
 import { RecordSealer } from "./record_sealer.ts";
-import { type MigrationResult, outcomeOf } from "./result.ts";
+import { Repair } from "./repair.ts";
+import { commonResult, type MigrationResult } from "./result.ts";
 import { Rounds, type RoundStatistics } from "./rounds.ts";
-import { type EnteredHook, type SourceState, sourceTransitions, StateMachine } from "./states.ts";
+import { SourceLink } from "./source_link.ts";
+import type { SourceOptions } from "./source_options.ts";
+import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
-import { SealedWindow, type Slab } from "./window.ts";
-
-/** Everything a source needs. */
-export interface SourceOptions {
-  /** The VM that moves. */
-  vm: SourceVm;
-  /** Connects to the destination. */
-  dial: () => Promise<Transport>;
-  /** This host's key. */
-  identity: Identity;
-  /** The destination's public key, and what the operator calls it. */
-  peer: { publicKey: Uint8Array; name: string };
-  /** Where suites are found by their ids. */
-  registry: CipherRegistry;
-  /** Acceptable suites per class, best first. */
-  suites: SuiteOffers;
-  /** Budgets of time and memory. */
-  limits: MigrationLimits;
-  /** Settings of the live phase. */
-  live: LiveSettings;
-  /** Where this side's journal is kept. */
-  journals: JournalStore;
-  /** Time and timers. */
-  clock: Clock;
-  /** The operator's wish to end it. */
-  signal: AbortSignal;
-  /** In the place of the VM's UUID; the destination has to be given the same. */
-  vmId?: string | undefined;
-  /** A word for how sensitive the VM is, for both reports. */
-  sensitivity?: string | undefined;
-  /** After so many live rounds the VM is stopped as soon as the rest fits into `limits.maxStopMs`. */
-  maxRounds?: number | undefined;
-  /** The VM must have stopped for the last round by then, or the migration is given up. */
-  maxTimeMs?: number | undefined;
-  /** Leaves the source's QEMU in `postmigrate` instead of ending it. */
-  keepSource?: boolean | undefined;
-  /** Makes every check on both ends, and moves nothing. */
-  dryRun?: boolean | undefined;
-  /** Called at each state; the migration waits for it. */
-  entered?: EnteredHook<SourceState> | undefined;
-  /** Called when a round is closed. */
-  onRound?: ((closed: RoundStatistics) => void) | undefined;
-  /** CPU seconds of this process so far. */
-  agentCpuSeconds: () => number;
-}
 
 /** A migration's source. One instance moves one VM, once. */
 export class Source {
@@ -98,20 +48,14 @@ export class Source {
   readonly #waiter = new Waiter();
   readonly #id = crypto.getRandomValues(new Uint8Array(16));
   readonly #startedAtMs: number;
-  readonly #timers = new Map<"ping" | "maxStop" | "maxTime", { clear(): void }>();
+  readonly #timers = new Map<"maxStop" | "maxTime", { clear(): void }>();
   #opened: Opened | null = null;
-  #receiving: Promise<void> | null = null;
+  #link: SourceLink | null = null;
   #journal: Journal | null = null;
-  #window: SealedWindow | null = null;
   #sealer: RecordSealer | null = null;
+  #repair: Repair | null = null;
   #rounds: Rounds | null = null;
   #pages: PageSource | null = null;
-  /** Slabs sealed behind SETUP that wait until all of it is acknowledged; null while the gate is open. */
-  #gated: Slab[] | null = null;
-  #acknowledged = 0;
-  #putSequence = 0;
-  #pingNonce = 0;
-  #mistakes = 0;
   #readToEnd = false;
   #gone = false;
   /** Journal `released` is written: forward is the only way. */
@@ -120,6 +64,13 @@ export class Source {
   /** The operator's wish to end it, after the release: it can only end the waiting. */
   #givenUp: MigrationError | null = null;
   readonly #doubts: string[] = [];
+  /** CPU seconds of QEMU before it was ended. */
+  #qemuSeconds: number | null = null;
+  readonly #hits: { time: string; what: string }[] = [];
+  /** Settled when the administrator has answered. */
+  #asking: Promise<void> | null = null;
+  /** What ABORT says, once the VM is seen to run here. */
+  #abortion: AbortMessage | null = null;
   #finishSaid = false;
   #releaseSaid = false;
   #loaded: { pages: number; records: number } | null = null;
@@ -160,7 +111,7 @@ export class Source {
 
   /** Bytes that went to the destination so far. */
   get wireBytes(): number {
-    return this.#opened?.connection.outbox.writtenBytes ?? 0;
+    return this.#link?.writtenBytes ?? this.#opened?.connection.outbox.writtenBytes ?? 0;
   }
 
   /** Moves the VM. Never throws for what may happen to a migration: the result says how it ended. */
@@ -181,13 +132,15 @@ export class Source {
       else await this.#migrate();
     } catch (error) {
       failure = error;
-      if (this.state === "connecting" || this.state === "offering") await this.#enter("failed");
+      if (this.state === "connecting" || this.state === "offering") {
+        await this.#enter("failed");
+        if (this.#gone) failure = this.#goneEarly(error);
+      }
     } finally {
       signal.removeEventListener("abort", interrupt);
       vm.onEnd = null;
       for (const timer of this.#timers.values()) timer.clear();
-      await this.#opened?.connection.finish(1_000);
-      await this.#receiving;
+      await (this.#link ?? this.#opened?.connection)?.finish(1_000);
       this.#sealer?.[Symbol.dispose]();
       this.#opened?.schedule[Symbol.dispose]();
       this.#journal?.close();
@@ -209,7 +162,9 @@ export class Source {
         remotePublic: options.peer.publicKey,
         migrationId: this.#id,
         clock,
-        onCut: (cause) => this.#connectionCut(cause),
+        kind: OPEN,
+        psk: NO_PSK,
+        onCut: () => {},
       });
       connection = connected.connection;
       await this.#enter("offering");
@@ -275,7 +230,7 @@ export class Source {
   // ---- steps 0 and 1: everything up to the last byte of the VM's stream ----
 
   async #start(): Promise<void> {
-    const { vm, registry, journals, clock, live, peer, limits, maxTimeMs } = this.#options;
+    const { vm, registry, journals, clock, live, peer, maxTimeMs } = this.#options;
     const { connection, accept, schedule } = this.#opened!;
     await this.#enter("starting");
     const ids = [...new Set(pageClasses.map((pageClass) => accept.suites[pageClass]))];
@@ -283,14 +238,33 @@ export class Source {
       pageClasses.map((pageClass) => [pageClass, ids.indexOf(accept.suites[pageClass])]),
     ) as Record<PageClass, number>;
     this.#rounds = new Rounds(vm.facts.blocks, clock);
-    this.#window = new SealedWindow(limits.windowBytes, (slab) => this.#put(slab));
-    this.#sealer = new RecordSealer({
+    const suites = ids.map((id) => registry.get(id));
+    const { blocks } = vm.facts;
+    const bitmap = new MistakeBitmap(blocks);
+    const link = this.#link = this.#makeLink(schedule.joinKey());
+    const { window } = link;
+    const rounds = this.#rounds;
+    const sealer = new RecordSealer({
       schedule,
-      window: this.#window,
-      rounds: this.#rounds,
+      window,
+      rounds,
+      mistakes: bitmap,
       lane: 0,
-      suites: ids.map((id) => registry.get(id)),
+      suites,
       suiteOf,
+    });
+    this.#sealer = sealer;
+    const budgetBytes = accept.limits.repairBudgetBytes;
+    const alarmBytes = Math.min(budgetBytes, DEFAULT_REPAIR_BUDGET_BYTES);
+    this.#repair = new Repair({
+      schedule,
+      suites,
+      window,
+      sealer,
+      bitmap,
+      blocks,
+      budgetBytes,
+      alarmBytes,
     });
     this.#journal = await this.#createJournal(journals, {
       state: "open",
@@ -299,13 +273,14 @@ export class Source {
       id: this.id,
       side: "source",
       vm: { name: vm.facts.name, uuid: vm.facts.uuid, memoryBytes: vm.facts.memoryBytes },
+      ...this.#options.journalFacts,
       qemu: vm.facts.process,
       before: vm.before,
       peer: { name: peer.name, publicKey: encodeKey(peer.publicKey) },
       suites: accept.suites,
     });
-    this.#receiving = this.#receive();
-    this.#schedulePing();
+    if (connection.closed) throw new MigrationError("cut", "Cannot go on: the connection is lost");
+    link.start(connection);
     if (maxTimeMs !== undefined) {
       this.#timers.set(
         "maxTime",
@@ -324,32 +299,27 @@ export class Source {
         }),
       );
     }
-    if (connection.closed) throw new MigrationError("cut", "Cannot go on: the connection is lost");
     this.#waiter.check();
     this.#pages = await vm.start(live);
     this.#waiter.check();
   }
 
   async #copy(): Promise<void> {
-    const window = this.#window!;
+    const link = this.#link!;
+    const { window } = link;
     const stream = new PageStream({
       sealer: this.#sealer!,
       rounds: this.#rounds!,
-      onSetup: () => {
-        window.flush();
-        this.#gated = [];
-      },
-      onRound: (closed) => this.#roundClosed(closed),
+      onSetup: () => window.flush(),
+      onRound: (closed, vmStopped) => this.#roundClosed(closed, vmStopped),
     });
     await this.#enter("setup");
     for (let more = true; more;) {
       more = await this.#read(stream);
-      if (this.state === "setup" && stream.setupSequence > 0) {
-        await this.#openGate(stream.setupSequence);
-      }
+      if (this.state === "setup" && stream.setupSealed) await this.#openGate(stream);
       if (this.state === "copying" && stream.hasStopped) await this.#stopping();
       // Nothing lies about while the connection is idle, and a busy one gets whole slabs.
-      if (this.#opened!.connection.outbox.idle || window.full) window.flush();
+      if (link.idle || window.full) window.flush();
       if (window.full) await this.#waiter.until(() => !window.full);
       else this.#waiter.check();
     }
@@ -358,8 +328,18 @@ export class Source {
     }
     this.#readToEnd = true;
     stream.end();
-    window.flush();
-    await this.#forwardIfGone(() => this.#acknowledged >= this.#sealer!.lastSequence);
+    await this.#mend();
+  }
+
+  /** The last round sends dirty OR mistake: until everything is acknowledged and nothing is marked (PROTOCOL.md section 5). */
+  async #mend(): Promise<void> {
+    const { window } = this.#link!;
+    const repair = this.#repair!;
+    do {
+      window.flush();
+      await this.#forwardIfGone(() => this.#link!.acknowledged >= this.#sealer!.lastSequence);
+      await this.#waiter.until(() => this.#asking === null);
+    } while (repair.resend() || !window.empty);
   }
 
   async #read(stream: PageStream): Promise<boolean> {
@@ -372,12 +352,12 @@ export class Source {
     }
   }
 
-  /** SETUP is whole: no page is sent before every byte of it is acknowledged. */
-  async #openGate(setupSequence: number): Promise<void> {
-    await this.#waiter.until(() => this.#acknowledged >= setupSequence);
-    const gated = this.#gated ?? [];
-    this.#gated = null;
-    for (const slab of gated) this.#put(slab);
+  /** SETUP is whole: no page is sealed before every byte of it has arrived; a damaged piece was sealed again meanwhile. */
+  async #openGate(stream: PageStream): Promise<void> {
+    await this.#waiter.until(() =>
+      this.#asking === null && this.#link!.acknowledged >= this.#sealer!.lastSequence
+    );
+    stream.openGate();
     this.#firstPageAtMs = this.#options.clock.now();
     await this.#enter("copying");
   }
@@ -393,22 +373,16 @@ export class Source {
     const { vm, clock } = this.#options;
     this.#stoppedAtMs = vm.stoppedAtMs ?? clock.now();
     this.#armMaxStop();
-    this.#schedulePing();
+    this.#link!.vmStopped();
   }
 
   // ---- steps 2 to 5: the switchover ----
 
   async #handOver(): Promise<void> {
     const { vm, clock } = this.#options;
-    const { connection } = this.#opened!;
     if (this.state !== "finishing") await this.#enter("finishing");
-    connection.send({
-      type: "FINISH",
-      lanes: [{ lane: 0, sequence: this.#sealer!.lastSequence }],
-      ...this.#totals(),
-      damaged: { count: 0, sha256: SHA256_OF_NOTHING },
-    });
     this.#finishSaid = true;
+    this.#sayAgain();
     await this.#forwardIfGone(() => this.#loaded !== null);
     if (!this.#released) {
       await this.#enter("releasing");
@@ -444,9 +418,10 @@ export class Source {
 
   async #release(): Promise<void> {
     const { vm, keepSource, before } = { ...this.#options, before: this.#options.vm.before };
-    const { connection } = this.#opened!;
-    connection.send({ type: "RELEASE" });
+    const link = this.#link!;
+    link.vmReleased();
     this.#releaseSaid = true;
+    this.#sayAgain();
     for (;;) {
       await this.#outcomeKnown(() =>
         this.#running !== null || this.#refusal !== null || this.#discarded
@@ -468,20 +443,29 @@ export class Source {
         await this.#enter("failed");
         throw unknownOutcome(error);
       }
-      connection.send({ type: "RELEASE" });
+      // It tries again by itself: an answer to each of its answers would only keep both busy.
+      await this.#pause(RELEASE_AGAIN_MS);
+      link.send({ type: "RELEASE" });
     }
     this.#destinationState = before;
     await this.#enter("done");
     // The VM runs over there: nothing that fails from here on changes that.
     await this.#append({ state: "done" }).catch((error) => this.#doubts.push(messageOf(error)));
-    connection.send({ type: "DONE" });
+    link.send({ type: "DONE" });
     if (keepSource || this.#gone) return;
+    this.#qemuSeconds = vm.cpuSeconds();
     try {
       await vm.quit();
       this.#sourceState = "quit";
     } catch (error) {
       this.#doubts.push(`Cannot end the source's QEMU: ${messageOf(error)}; never \`cont\` it`);
     }
+  }
+
+  async #pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#options.clock.timer(ms, resolve);
+    await promise;
   }
 
   /** Only a QEMU that is *seen* to hold the VM lets the other copy go: that may be the only one. */
@@ -497,8 +481,11 @@ export class Source {
   /** DISCARD, DISCARDED, `cont`: only for a destination that cannot run the VM, or was never told to. */
   async #wayBack(why: unknown): Promise<void> {
     await this.#enter("discarding");
-    this.#opened!.connection.send({ type: "DISCARD" });
-    await this.#outcomeKnown(() => this.#discarded || this.#running !== null || this.#gone);
+    // Our own QEMU may have died since it was seen: DISCARD would take the only copy.
+    if (!this.#gone) {
+      this.#sayAgain();
+      await this.#outcomeKnown(() => this.#discarded || this.#running !== null || this.#gone);
+    }
     if (this.#discarded) return await this.#return(why);
     if (!this.#released) {
       await this.#enter("unknown");
@@ -596,94 +583,169 @@ export class Source {
         return "forward";
       }
       await this.#appendLast("aborted");
-      this.#sayAbort(error);
+      this.#abortion = abortMessage(error);
+      this.#sayAgain();
       await this.#enter("failed");
-      throw new MigrationError(
-        "unknownOutcome",
-        `Cannot go on: the source's QEMU is gone (${messageOf(error)})`,
-        {
-          hint: "start the VM again here; the destination holds nothing of it",
-          cause: error,
-        },
-      );
+      throw this.#goneEarly(error);
     }
     this.#sourceState = end === "goneAfterResume" ? "gone" : end;
     await this.#appendLast("aborted");
-    this.#sayAbort(error);
+    this.#abortion = abortMessage(error);
+    this.#sayAgain();
     const late = clock.timer(DISCARD_WAIT_MS, () => this.#waiter.wake());
     const deadlineMs = clock.now() + DISCARD_WAIT_MS;
     this.#waiter.shield();
     await this.#waiter.until(() =>
       // Where nothing was received yet, nothing was sent that could be discarded.
-      this.#receiving === null || this.#discarded || this.#cut !== null ||
+      this.#link?.started !== true || this.#discarded || this.#cut !== null ||
       clock.now() >= deadlineMs
     );
     late.clear();
     if (this.#discarded) this.#destinationState = "discarded";
+    else if (this.#finishSaid) {
+      this.#doubts.push(
+        "the destination may still hold a stopped copy: end its QEMU (QMP `quit`), and never `cont` it",
+      );
+    }
     await this.#enter("aborted");
     throw error;
   }
 
-  #sayAbort(error: unknown): void {
-    const code = error instanceof MigrationError ? error.code : "vm";
-    const codes: Record<string, AbortMessage["code"]> = {
-      tampering: "tampering",
-      interrupted: "interrupted",
-      timeout: "timeout",
-      protocol: "protocol",
-    };
-    this.#opened!.connection.send({
-      type: "ABORT",
-      code: codes[code] ?? "vm",
-      text: messageOf(error).slice(0, 500),
+  /** The VM has died here, and nowhere else is enough of it. */
+  #goneEarly(cause: unknown): MigrationError {
+    this.#sourceState = "gone";
+    return new MigrationError(
+      "unknownOutcome",
+      `Cannot go on: the source's QEMU is gone (${messageOf(cause)})`,
+      { hint: "start the VM again here; the destination holds nothing of it", cause },
+    );
+  }
+
+  // ---- the link ----
+
+  #makeLink(joinKey: Uint8Array): SourceLink {
+    const { clock, limits, identity, peer } = this.#options;
+    return new SourceLink({
+      clock,
+      windowBytes: limits.windowBytes,
+      reconnectMs: limits.reconnectMs,
+      join: async (onCut, signal) => {
+        const transport = await dialled(this.#options.dial(), signal);
+        const close = () => closeTransport(transport);
+        signal.addEventListener("abort", close);
+        try {
+          const { connection } = await connect(transport, {
+            identity,
+            remotePublic: peer.publicKey,
+            migrationId: this.#id,
+            clock,
+            kind: JOIN,
+            psk: joinKey,
+            onCut,
+          });
+          return connection;
+        } catch (error) {
+          close();
+          throw error;
+        } finally {
+          signal.removeEventListener("abort", close);
+        }
+      },
+      events: {
+        onAcknowledged: () => this.#waiter.wake(),
+        onMistake: (sequence) => this.#mistake(sequence),
+        onMessage: (message) => {
+          this.#handle(message);
+          this.#waiter.wake();
+        },
+        onPulse: () => {
+          // It may stop long before END is read here: a stalled network lies between.
+          if (this.#options.vm.stoppedAtMs !== null) this.#vmStopped();
+        },
+        onCut: (error) => {
+          // The destination has ended, as it should.
+          if (this.state === "done" || this.state === "returning") return;
+          this.#options.onNote?.(`${error.message}; joining again`);
+        },
+        onJoined: () => {
+          this.#options.onNote?.("Joined again");
+          this.#sayAgain();
+          this.#waiter.wake();
+        },
+        onLost: (error) => {
+          this.#cut = error;
+          this.#interrupt(error);
+        },
+      },
     });
   }
 
-  // ---- what comes from the destination ----
-
-  async #receive(): Promise<void> {
-    const { connection } = this.#opened!;
-    try {
-      for (let next; (next = await connection.nextMessage()) !== null;) {
-        this.#handle(next.message);
-        this.#waiter.wake();
-      }
-      this.#connectionCut(null);
-    } catch (error) {
-      this.#connectionCut(error);
+  /** Says what the state wants said: after a step, and on every new connection. All of it is idempotent. */
+  #sayAgain(): void {
+    const link = this.#link!;
+    switch (this.state) {
+      case "finishing":
+      case "releasing":
+        return link.send({
+          type: "FINISH",
+          lanes: [{ lane: 0, sequence: this.#sealer!.lastSequence }],
+          ...this.#totals(),
+          damaged: this.#repair!.digest(),
+        });
+      case "released":
+        return link.send({ type: "RELEASE" });
+      case "discarding":
+        return link.send({ type: "DISCARD" });
+      case "aborting":
+        if (this.#abortion !== null) link.send(this.#abortion);
     }
+  }
+
+  /** A record was damaged: its pages are marked, or its piece is sent again. */
+  #mistake(sequence: number): void {
+    const { onTamper, clock } = this.#options;
+    const repair = this.#repair!;
+    try {
+      for (const what of repair.damaged(sequence)) {
+        this.#rounds!.current.mistakes++;
+        if (this.#hits.length < MAX_HITS) {
+          this.#hits.push({ time: clock.date().toISOString(), what });
+        }
+        onTamper?.(`Damaged on the way: ${what}`);
+      }
+    } catch (error) {
+      if (!(error instanceof MigrationError) || error.code !== "tampering") throw error;
+      return this.#interrupt(error);
+    }
+    this.#link!.window.flush();
+    const { alarm } = repair;
+    if (alarm !== null) this.#raise(alarm);
+  }
+
+  /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */
+  #raise(alarm: MigrationError): void {
+    const { askTamper } = this.#options;
+    if (askTamper === undefined) return this.#interrupt(alarm);
+    // Who cannot be asked has not said to go on.
+    this.#asking ??= askTamper(alarm.message).catch(() => false).then((goOn) => {
+      this.#asking = null;
+      if (goOn) {
+        this.#repair!.goOn();
+        this.#link!.window.flush();
+      } else this.#interrupt(alarm);
+      this.#waiter.wake();
+    });
   }
 
   #handle(message: Message): void {
     switch (message.type) {
-      case "ACK":
-        this.#checkPosition(message);
-        this.#acknowledged = Math.max(this.#acknowledged, message.sequence);
-        this.#window!.acknowledge(message.sequence);
-        return;
-      case "MISTAKE":
-        this.#checkPosition(message);
-        this.#mistakes++;
-        if (this.#rounds !== null) this.#rounds.current.mistakes++;
-        // Repair marks its pages in the mistake bitmap here; without it a damaged record ends the migration.
-        this.#interrupt(
-          new MigrationError(
-            "tampering",
-            `Cannot go on: record ${message.sequence} was damaged on the way`,
-            {
-              hint:
-                "somebody or something changes bytes between the two hosts; the VM was not harmed",
-            },
-          ),
-        );
-        return;
       case "LOADED":
         if (!this.#finishSaid) throw tooEarly(message);
         this.#loaded = { pages: message.pages, records: message.records };
         return;
       case "RUNNING":
         if (!this.#releaseSaid) throw tooEarly(message);
-        this.#running = { message, atMs: this.#options.clock.now() };
+        this.#running ??= { message, atMs: this.#options.clock.now() };
         return;
       case "DISCARDED":
         this.#discarded = true;
@@ -697,32 +759,9 @@ export class Source {
           ),
         );
         return;
-      case "PONG":
-        return;
       default:
         throw new MigrationError("protocol", `Cannot go on: ${message.type} is not for a source`);
     }
-  }
-
-  #checkPosition({ lane, sequence }: { lane: number; sequence: number }): void {
-    if (lane !== 0 || sequence > this.#putSequence) {
-      throw new MigrationError(
-        "protocol",
-        `Cannot go on: record ${sequence} of lane ${lane} was never sent`,
-      );
-    }
-  }
-
-  #connectionCut(cause: unknown): void {
-    if (this.#cut !== null) return;
-    this.#cut = cause instanceof MigrationError
-      ? cause
-      : new MigrationError("cut", "Cannot go on: the connection to the destination is lost", {
-        cause,
-      });
-    this.#opened?.connection[Symbol.dispose]();
-    // JOIN comes in here: dial again, within the reconnect budget.
-    this.#interrupt(this.#cut);
   }
 
   #vmEnded(end: VmEnd): void {
@@ -744,47 +783,7 @@ export class Source {
     }
   }
 
-  // ---- timers and the wire ----
-
-  #put(slab: Slab): void {
-    if (this.#gated !== null) {
-      this.#gated.push(slab);
-      return;
-    }
-    this.#putSequence = slab.lastSequence;
-    this.#opened!.connection.outbox.put(slab.bytes.subarray(0, slab.usedBytes), { data: true });
-  }
-
-  #schedulePing(): void {
-    const { clock } = this.#options;
-    const stopped = this.#stoppedAtMs !== null;
-    this.#clearTimer("ping");
-    this.#timers.set(
-      "ping",
-      clock.timer(stopped ? PING_INTERVAL_STOPPED_MS : PING_INTERVAL_MS, () => {
-        const connection = this.#opened!.connection;
-        if (connection.closed) return;
-        // It may stop long before END is read here: a stalled network lies between.
-        if (!stopped && this.#options.vm.stoppedAtMs !== null) this.#vmStopped();
-        const silenceMs = clock.now() -
-          Math.max(connection.lastReadAtMs, connection.outbox.progressAtMs);
-        if (silenceMs > (stopped && !this.#waiter.shielded ? SILENCE_STOPPED_MS : SILENCE_MS)) {
-          return this.#connectionCut(
-            new MigrationError(
-              "cut",
-              `Cannot go on: the destination was silent for ${Math.round(silenceMs)} ms`,
-            ),
-          );
-        }
-        connection.send({
-          type: "PING",
-          nonce: this.#pingNonce++,
-          lanes: [{ lane: 0, sequence: this.#putSequence }],
-        });
-        this.#schedulePing();
-      }),
-    );
-  }
+  // ---- timers ----
 
   #armMaxStop(): void {
     const { clock, limits } = this.#options;
@@ -804,17 +803,28 @@ export class Source {
     );
   }
 
-  #clearTimer(name: "ping" | "maxStop" | "maxTime"): void {
+  #clearTimer(name: "maxStop" | "maxTime"): void {
     this.#timers.get(name)?.clear();
     this.#timers.delete(name);
   }
 
-  #roundClosed(closed: RoundStatistics): void {
+  #roundClosed(closed: RoundStatistics, vmStopped: boolean): void {
     const { vm, maxRounds, limits, onRound } = this.#options;
     onRound?.(closed);
-    if (maxRounds !== undefined && closed.round + 1 === maxRounds) {
+    if (maxRounds === undefined || vmStopped) return;
+    if (closed.round + 1 === maxRounds) {
       // The paper's N: no more rounds, as soon as the rest fits into the stop that is allowed at most.
       vm.tune({ downtimeLimitMs: limits.maxStopMs }).catch(() => {});
+    } else if (closed.round + 1 > maxRounds) {
+      this.#interrupt(
+        new MigrationError(
+          "timeout",
+          `Cannot finish in ${maxRounds} rounds: what is left does not fit into --max-stop`,
+          {
+            hint: "raise --max-rounds, --max-stop or --max-bandwidth, or give --auto-converge",
+          },
+        ),
+      );
     }
   }
 
@@ -845,7 +855,13 @@ export class Source {
     entry: { state: "releasing" | "released" | "done" | "aborted"; [key: string]: unknown },
   ): Promise<void> {
     try {
-      await this.#journal!.append({ time: this.#options.clock.date().toISOString(), ...entry });
+      const time = this.#options.clock.date().toISOString();
+      const mistakes = this.#repair?.mistakes ?? 0;
+      // The last line tells what was damaged and when, for whoever looks into it.
+      const audit = mistakes > 0 && (entry.state === "done" || entry.state === "aborted")
+        ? { mistakes, hits: this.#hits }
+        : {};
+      await this.#journal!.append({ time, ...audit, ...entry });
     } catch (cause) {
       throw journalError(cause);
     }
@@ -862,90 +878,68 @@ export class Source {
       const { user, kernelText, kernelData, unmapped, zero } = round.pages;
       pages += user + kernelText + kernelData + unmapped + zero;
     }
-    return { pages, records: this.#sealer?.lastSequence ?? 0 };
+    const repair = this.#repair!;
+    return {
+      pages: pages - repair.lostPages,
+      records: this.#sealer!.lastSequence - repair.mistakes,
+    };
   }
 
   #result(failure: unknown): MigrationResult {
-    const { vm, clock, sensitivity, dryRun, agentCpuSeconds } = this.#options;
+    const { vm, clock, sensitivity, dryRun, agentCpuSeconds, registry } = this.#options;
     const accept = this.#opened?.accept ?? null;
-    const error = failure === null
-      ? null
-      : failure instanceof MigrationError
-      ? failure
-      : new MigrationError("vm", messageOf(failure), { cause: failure });
-    const totalMs = clock.now() - this.#startedAtMs - this.#holdMs;
-    const ran = this.#running !== null && this.#stoppedAtMs !== null && vm.before === "running";
-    const qemuSeconds = vm.cpuSeconds();
+    const common = commonResult({
+      failure,
+      accept,
+      registry,
+      vm,
+      sensitivity: sensitivity ?? null,
+      agentCpuSeconds,
+    });
     return {
-      outcome: error === null ? "completed" : outcomeOf(error.code),
+      ...common,
       id: this.#journal === null ? null : this.id,
       side: "source",
       dryRun: dryRun ?? false,
-      profile: "sealed",
-      suites: accept?.suites ?? null,
-      suite: accept?.suites.user ?? null,
-      landing: accept?.landing ?? null,
-      backend: accept === null ? null : this.#options.registry.get(accept.suites.user).backend,
-      vm: {
-        name: vm.facts.name,
-        uuid: vm.facts.uuid,
-        memoryBytes: vm.facts.memoryBytes,
-        sensitivity: sensitivity ?? null,
-      },
+      cpuSeconds: { ...common.cpuSeconds, qemu: this.#qemuSeconds ?? common.cpuSeconds.qemu },
       rounds: this.#rounds === null ? null : this.rounds,
       setupMs: this.#firstPageAtMs === null ? null : this.#firstPageAtMs - this.#startedAtMs,
-      totalMs,
-      downtimeMs: ran
-        ? this.#running!.atMs - this.#stoppedAtMs! - this.#running!.message.sinceResumeUs / 1000 -
-          this.#holdMs
-        : null,
+      totalMs: clock.now() - this.#startedAtMs - this.#holdMs,
+      downtimeMs: this.#downtimeMs(),
       holdMs: this.#holdMs,
       bytes: {
         guest: this.rounds.reduce((sum, round) => sum + round.bytes, 0),
         wire: this.wireBytes,
       },
-      mistakes: { detected: this.#mistakes, repaired: 0 },
-      reconnects: 0,
-      cpuSeconds: { agent: agentCpuSeconds(), qemu: qemuSeconds },
+      mistakes: {
+        detected: this.#repair?.mistakes ?? 0,
+        repaired: this.#repair?.repairedPages ?? 0,
+        hits: this.#hits,
+      },
+      reconnects: this.#link?.reconnects ?? 0,
       verified: this.#loaded ?? { pages: 0, records: 0 },
       sourceState: this.#sourceState ?? (dryRun || this.#journal === null ? vm.before : "unknown"),
       destinationState: this.#destinationState ?? (this.#released ? "unknown" : null),
-      lastState: error === null ? this.state : this.#lastState,
-      notes: accept?.notes ?? [],
-      warnings: [...(accept?.warnings ?? []), ...this.#doubts],
-      error: error === null
-        ? null
-        : { code: error.code, message: error.message, hint: error.hint ?? null },
+      lastState: failure === null ? this.state : this.#lastState,
+      warnings: [...common.warnings, ...this.#doubts],
     };
+  }
+
+  /** An upper bound by one way: RUNNING received - STOP received - (RUNNING sent - RESUME, measured over there). */
+  #downtimeMs(): number | null {
+    const running = this.#running;
+    if (running === null || this.#stoppedAtMs === null || this.#options.vm.before !== "running") {
+      return null;
+    }
+    return running.atMs - this.#stoppedAtMs - running.message.sinceResumeUs / 1000 - this.#holdMs;
   }
 }
 
-const WAYS_OUT = { aborting: 1, failed: 1, aborted: 1, unknown: 1 };
+/** Between two RELEASEs to a destination that cannot run the VM yet, in milliseconds. */
+const RELEASE_AGAIN_MS = 200;
 
-/** SHA-256 of no bytes: of an empty list of damaged sequences (FIPS 180-4). */
-export const SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const WAYS_OUT = { aborting: 1, failed: 1, aborted: 1, unknown: 1 };
 
 function tooEarly({ type }: Message): MigrationError {
   return new MigrationError("protocol", `Cannot go on: ${type} came before its time`);
-}
-
-function unknownOutcome(cause: unknown): MigrationError {
-  if (cause instanceof MigrationError && cause.code === "unknownOutcome") return cause;
-  return new MigrationError("unknownOutcome", `Cannot know where the VM is: ${messageOf(cause)}`, {
-    cause,
-  });
-}
-
-/** What a journal threw, as ours. */
-export function journalError(cause: unknown): MigrationError {
-  if (cause instanceof MigrationError) return cause;
-  return new MigrationError("journal", `Cannot write the journal: ${messageOf(cause)}`, { cause });
-}
-
-function asError(cause: unknown): Error {
-  return cause instanceof Error ? cause : new Error(String(cause));
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

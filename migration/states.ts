@@ -22,8 +22,8 @@
  *   S->>D: DONE
  * ```
  *
- * Not here yet: a cut leads to the way out of each state; with JOIN it will lead back into the same state,
- * and a mistake will mark pages in `copying` and `stopping` instead of leading to `aborting`.
+ * A cut leads nowhere: the connection is made anew, and the state says again what it wants said. A mistake leads
+ * nowhere either, until there are too many.
  *
  * @module
  */
@@ -48,7 +48,7 @@ export const sourceTransitions = {
   /** Journal `released`; RELEASE is said; the VM is the destination's. */
   released: ["done", "discarding", "returning", "failed", "unknown"],
   /** The way back: DISCARD is said; waits for DISCARDED. */
-  discarding: ["returning", "released", "done", "unknown"],
+  discarding: ["returning", "released", "unknown"],
   /** The destination's copy is gone: the VM goes on here. */
   returning: ["aborted", "failed", "unknown"],
   /** QEMU's socket is closed; waits to see the VM run. */

@@ -83,6 +83,27 @@ export class SealedWindow {
     this.#onSlab(slab);
   }
 
+  /** The DATA frame of a record that is still held, header included; null when it is not. */
+  frame(sequence: number): Uint8Array | null {
+    for (const slab of this.#sent) {
+      if (sequence > slab.lastSequence) continue;
+      const first = slab.lastSequence - slab.records + 1;
+      if (sequence < first) return null;
+      const { at, length } = frameAt(slab, sequence - first);
+      return slab.bytes.subarray(at, at + length);
+    }
+    return null;
+  }
+
+  /** The frames from `sequence` on that were handed to the wire, byte for byte as sealed, in as few pieces as possible. */
+  framesFrom(sequence: number): { bytes: Uint8Array; lastSequence: number }[] {
+    return this.#sent.filter((slab) => slab.lastSequence >= sequence).map((slab) => {
+      const first = slab.lastSequence - slab.records + 1;
+      const { at } = sequence <= first ? { at: 0 } : frameAt(slab, sequence - first);
+      return { bytes: slab.bytes.subarray(at, slab.usedBytes), lastSequence: slab.lastSequence };
+    });
+  }
+
   /** Everything up to `sequence` was processed over there: its slabs are free again. */
   acknowledge(sequence: number): void {
     while (this.#sent.length > 0 && this.#sent[0]!.lastSequence <= sequence) {
@@ -91,6 +112,16 @@ export class SealedWindow {
       slab.usedBytes = slab.records = slab.lastSequence = 0;
       this.#free.push(slab);
     }
+  }
+}
+
+/** Where the `index`-th frame of a slab lies. */
+function frameAt(slab: Slab, index: number): { at: number; length: number } {
+  let at = 0;
+  for (let i = 0;; i++) {
+    const length = FRAME_HEADER_BYTES + slab.view.getUint32(at + 4);
+    if (i === index) return { at, length };
+    at += length;
   }
 }
 

@@ -33,7 +33,11 @@ async function main(filters: readonly string[]): Promise<number> {
   const startedAtMs = performance.now();
   let counts = noCounts;
   try {
-    await ensurePrerequisites({ install: true, log: (line) => console.error(line) });
+    await ensurePrerequisites({
+      install: true,
+      tests: true,
+      log: (line) => console.error(line),
+    });
   } catch (error) {
     // The tests that need what is missing say so themselves.
     const { message, hint } = error as { message?: string; hint?: string };

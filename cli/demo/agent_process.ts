@@ -63,6 +63,11 @@ export class AgentProcess implements AsyncDisposable {
     this.ended = this.#read();
   }
 
+  /** Whether the process has ended. */
+  get hasEnded(): boolean {
+    return this.#over;
+  }
+
   /** The first line of that type (and state), among those that came and those that come; null when the process ends without. */
   async line(type: string, state?: string): Promise<AgentLine | null> {
     for (;;) {

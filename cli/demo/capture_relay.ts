@@ -86,15 +86,23 @@ export class CaptureRelay implements Disposable {
 
   async #accept(target: () => Promise<Deno.Conn>): Promise<void> {
     const pumps: Promise<void>[] = [];
-    try {
-      for await (const conn of this.#listener) {
-        this.#conns.add(conn);
+    for (;;) {
+      let conn: Deno.Conn;
+      try {
+        conn = await this.#listener.accept();
+      } catch {
+        // The listener was closed.
+        break;
+      }
+      this.#conns.add(conn);
+      try {
         const other = await target();
         this.#conns.add(other);
         pumps.push(this.#pump(conn, other), this.#pump(other, conn));
+      } catch {
+        // Nobody listens at the target (any more): so it looks to the caller.
+        close(conn);
       }
-    } catch {
-      // The listener was closed, or nobody listens at the target: the caller's connection ends.
     }
     await Promise.all(pumps);
   }

@@ -25,8 +25,12 @@ export interface Proof {
   holdMs: number;
   /** Times that one of the guest's secrets passed on the wire between the agents. */
   secretsOnWire: number;
-  /** The same search over QEMU's own plaintext migration of the same guest. */
+  /** The same search over the same guest in clear: see `control`. */
   secretsInPlaintextControl: number;
+  /** What went in clear. */
+  control: string;
+  /** Whether the memory at the destination is what the guest's program must have left there; null for a guest without such a check. */
+  workloadSound: boolean | null;
   sourceState: string | null;
   destinationState: string | null;
 }
@@ -69,6 +73,7 @@ export function proofFaults(proof: Proof, report: MigrationReport): string[] {
   const faults: string[] = [];
   if (!proof.heartbeatContinues) faults.push("the heartbeat lost or repeated a beat");
   if (!proof.ramEqual) faults.push("the memory differs");
+  if (proof.workloadSound === false) faults.push("the memory is not as the guest left it");
   if (proof.secretsOnWire !== 0) {
     faults.push(`a secret passed in clear ${proof.secretsOnWire} times`);
   }
@@ -99,8 +104,13 @@ export function formatProof(proof: Proof): string[] {
       proof.ramBlocks.join(", ")
     } hashed on both sides ` +
     `(held ${proof.holdMs.toFixed(0)} ms for it, counted nowhere else)`,
+    ...(proof.workloadSound === null ? [] : [
+      `  workload    ${
+        proof.workloadSound ? "sound" : "BROKEN"
+      }: every page and the checksum as the guest's program left them`,
+    ]),
     `  wire        ${proof.secretsOnWire} secrets in the sealed migration, ` +
-    `${proof.secretsInPlaintextControl} found by the same search in QEMU's plaintext migration`,
+    `${proof.secretsInPlaintextControl} found by the same search in ${proof.control}`,
     `  vm          source ${proof.sourceState}, destination ${proof.destinationState}`,
   ];
 }

@@ -36,19 +36,29 @@ const prerequisites: readonly Prerequisite[] = [
   { package: "libssl3", isThere: () => libcryptoPaths.some(isFile) },
 ];
 
+/** What only tests need: nasm makes the micro-VM's guest, a C compiler looks into the system's headers. */
+const testPrerequisites: readonly Prerequisite[] = [
+  { package: "nasm", isThere: () => isProgram("nasm") },
+  { package: "libc6-dev", isThere: () => isFile("/usr/include/stdio.h") },
+  { package: "linux-libc-dev", isThere: () => isFile("/usr/include/linux/kvm.h") },
+];
+
 const libcryptoPaths = ["/usr/lib/x86_64-linux-gnu/libcrypto.so.3", "/usr/lib64/libcrypto.so.3"];
 
 /** Settings of {@linkcode ensurePrerequisites}. */
 export interface PrerequisiteOptions {
   /** Whether what is missing may be installed. */
   install: boolean;
+  /** Whether what only tests need is asked for too; false by default. */
+  tests?: boolean;
   /** Gets one line for each step. */
   log: (line: string) => void;
 }
 
 /** Debian packages that are missing here, in the order they are needed. */
-export function missingPrerequisites(): string[] {
-  return prerequisites.filter((it) => !it.isThere()).map((it) => it.package);
+export function missingPrerequisites(options: { tests?: boolean } = {}): string[] {
+  const all = options.tests ? [...prerequisites, ...testPrerequisites] : prerequisites;
+  return all.filter((it) => !it.isThere()).map((it) => it.package);
 }
 
 /**
@@ -68,7 +78,7 @@ export async function ensurePrerequisites(options: PrerequisiteOptions): Promise
   if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") {
     throw new GuestError("missing", "Cannot run a guest: this needs Linux on x86-64");
   }
-  const missing = missingPrerequisites();
+  const missing = missingPrerequisites(options);
   if (missing.length === 0) return;
   const command = `apt-get update && apt-get install -y --no-install-recommends ${
     missing.join(" ")
@@ -88,7 +98,7 @@ export async function ensurePrerequisites(options: PrerequisiteOptions): Promise
   await apt(["update"], command);
   options.log(`Installing ${list} (this takes a minute)`);
   await apt(["install", "-y", "--no-install-recommends", ...missing], command);
-  const still = missingPrerequisites();
+  const still = missingPrerequisites(options);
   if (still.length > 0) {
     throw new GuestError(
       "missing",

@@ -8,7 +8,7 @@ import { asObject, asText } from "../../kvm/json_values.ts";
 import { QmpClient } from "../../kvm/qmp.ts";
 import { GuestError } from "./guest_error.ts";
 import { buildLinuxGuest, linuxCommandLine, type LinuxLoad } from "./linux_guest.ts";
-import { defaultAccelerator, type QemuOptions } from "./qemu_arguments.ts";
+import { defaultAccelerator, qemuArguments, type QemuOptions } from "./qemu_arguments.ts";
 import { QemuProcess } from "./qemu_process.ts";
 import { runTool } from "./run_tool.ts";
 
@@ -70,7 +70,9 @@ export async function savedLinuxGuest(options: SavedLinuxGuestOptions): Promise<
     guest: { ...files, append: linuxCommandLine(load) },
   };
   const version = await runTool("qemu-system-x86_64", ["--version"]);
-  const path = `${cacheDirectory}/saved-${await hashOf(JSON.stringify([version, vm]))}`;
+  // Of what QEMU is told, not of what we were: a state starts only on the very same machine.
+  const machineHash = await hashOf(JSON.stringify([version, qemuArguments(vm, "")]));
+  const path = `${cacheDirectory}/saved-${machineHash}`;
   if (!await exists(path)) await bootAndSave(vm, path, { log });
   return { options: vm, start: (more = {}) => startSaved({ ...vm, ...more }, path) };
 }

@@ -11,6 +11,7 @@ import { readProcess } from "../../kvm/process.ts";
 import { readFacts } from "../../kvm/qemu_facts.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
 import { FRAME_HEADER_BYTES, MAX_PAGES_PER_RECORD, PAGE_BYTES } from "../../migration/limits.ts";
+import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { RecordOpener } from "../../migration/record_opener.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
@@ -61,6 +62,7 @@ export async function openRecords(options: { bytes: number }): Promise<StageRun>
     using sealer = new RecordSealer({
       schedule,
       window,
+      mistakes: new MistakeBitmap(blocks),
       rounds: new Rounds(blocks, systemClock),
       lane: 0,
       suites: [suite],

@@ -10,6 +10,7 @@ import { readProcess } from "../../kvm/process.ts";
 import { readFacts } from "../../kvm/qemu_facts.ts";
 import { StreamReader } from "../../kvm/stream_reader.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
+import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { Outbox } from "../../migration/outbox.ts";
 import { PageStream } from "../../migration/page_stream.ts";
 import type { PageEvents } from "../../migration/ports.ts";
@@ -125,6 +126,7 @@ async function pump(
   using sealer = new RecordSealer({
     schedule,
     window,
+    mistakes: new MistakeBitmap(blocks),
     rounds,
     lane: 0,
     suites: [suite],

@@ -57,10 +57,17 @@ Deno.test("bootSector() is bootable, and refuses numbers that it cannot hold", (
 });
 
 Deno.test("qemuArguments() names the RAM block the same whatever the memory is", () => {
-  const options: QemuOptions = { guest: { bootSector: "/x" }, memoryMiB: 64, accel: "tcg" };
+  const options: QemuOptions = { guest: { bootSector: "/x" }, memoryMiB: 64, accel: "kvm" };
   for (const memory of ["private", "memfd", "file"] as const) {
     const args = qemuArguments({ ...options, memory }, "/d").join(" ");
     assert.match(args, /-machine q35,memory-backend=m0 /);
     assert.match(args, /-object memory-backend-(ram|memfd|file),id=m0,size=64M/);
   }
+});
+
+Deno.test("qemuArguments() gives emulated RAM no size that is a multiple of 256 KiB", () => {
+  const options: QemuOptions = { guest: { bootSector: "/x" }, memoryMiB: 64, accel: "tcg" };
+  const args = qemuArguments(options, "/d").join(" ");
+  assert.match(args, /-m 65544K /);
+  assert.match(args, /,id=m0,size=65544K/);
 });

@@ -36,7 +36,7 @@ function completed(): MigrationReport {
     totalMs: 1520,
     downtimeMs: 8.4,
     bytes: { guest: 81920, wire: 90000 },
-    mistakes: { detected: 1, repaired: 1 },
+    mistakes: { detected: 1, repaired: 1, hits: [] },
     cpuSeconds: { agent: 1.25, qemu: null },
     verified: { pages: 20, records: 4 },
     sourceState: "quit",

@@ -154,7 +154,10 @@ async function kill({ victim, hold, codes, journals, ...expected }: Death): Prom
   await using destination = await WatchedVm.start({ ...vm, incoming: "defer" });
   const holdAt = (side: string) => hold.side === side ? { hold: [hold.state] } : {};
   const { agent: receive, port } = await hosts.receive(destination, holdAt("receive"));
-  const send = hosts.send(source, port, { ...holdAt("send"), args: ["--max-stop", "60s"] });
+  const send = hosts.send(source, port, {
+    ...holdAt("send"),
+    args: ["--max-stop", "60s", "--reconnect", "3s"],
+  });
   const held = hold.side === "send" ? send : receive;
   if (await held.line("held", hold.state) === null) assert.fail((await held.ended).stderr);
 

@@ -1,6 +1,7 @@
 /**
- * An attacker on the wire between two real QEMUs: whatever it does to one frame, one copy at most runs, the source's
- * until SHUT(0), and nothing that was damaged gets into the other VM.
+ * An attacker on the wire between two real QEMUs: whatever it does to one frame of the opening, the VM runs on at the
+ * source; whatever it does to one after that is repaired, or joined again, and the VM arrives. One copy at most runs, and
+ * nothing that was damaged gets into the other VM.
  *
  * @module
  */
@@ -45,15 +46,12 @@ const records: Table = {
   STATE: [...recordFlips, "drop", "duplicate", "swap", "truncate"],
 };
 
-const controlBeforeShut: Table = {
+const control: Table = {
   ACK: [...flips, "drop", "duplicate", "swap", "truncate"],
   PING: [...flips, "drop", "duplicate", "swap", "truncate"],
   PONG: ["flip body", "drop", "duplicate"],
   FINISH: [...flips, "drop", "duplicate", "swap", "truncate"],
   LOADED: [...flips, "drop", "duplicate", "swap", "truncate"],
-};
-
-const controlAfterShut: Table = {
   RELEASE: [...flips, "drop", "duplicate", "swap", "truncate"],
   RUNNING: [...flips, "drop", "duplicate", "swap", "truncate"],
   DONE: [...flips, "drop", "duplicate", "truncate"],
@@ -97,7 +95,9 @@ async function attack(tampering: Tampering | null): Promise<Outcome> {
   await using relay = new TamperingRelay(port, tampering);
   // The source stands at the brink of SHUT(0) until what comes every 250 ms has come, and one side has noticed.
   const hold = tampering?.frame === "PING" || tampering?.frame === "PONG" ? ["releasing"] : [];
-  const send = hosts.send(source, relay.port, { hold });
+  // The machine is slow with four processes three times over: no budget is to be what ends it.
+  const args = ["--max-stop", "60s", "--reconnect", tampering?.frame === "DONE" ? "5s" : "60s"];
+  const send = hosts.send(source, relay.port, { hold, args });
   if (hold.length > 0 && await send.line("held") !== null) {
     await Promise.race([relay.ended, send.ended]);
     await send.go();
@@ -188,22 +188,16 @@ function checkBefore(outcome: Outcome, codes: readonly number[]): void {
   }
 }
 
-/** After SHUT(0): the source's copy never runs again; the other does, or nobody knows. */
-function checkAfter(outcome: Outcome): void {
+/** After the opening: it is repaired or joined again, and the VM runs at the destination. */
+function checkArrived(outcome: Outcome): void {
   checkAlways(outcome);
   const { send, receive, source, destination, journals } = outcome;
-  assert.ok(["postmigrate", "gone"].includes(source), source);
+  assert.equal(send.code, 0, `send ended with ${send.code}: ${send.stderr}`);
+  assert.equal(receive.code, 0, `receive ended with ${receive.code}: ${receive.stderr}`);
+  assert.deepEqual([source, destination], ["gone", "running"]);
   assert.equal(outcome.sourceResumed, 0);
-  assert.ok(journals.source.includes("released"));
-  if (destination === "running") {
-    assert.equal(receive.code, 0, receive.stderr);
-    assert.ok([0, 5].includes(send.code), `send ended with ${send.code}`);
-  } else {
-    assert.equal(destination, "paused");
-    assert.equal(journals.destination.at(-1), "loaded");
-    assert.deepEqual([send.code, receive.code], [5, 5]);
-  }
-  if (send.code === 5) assert.match(send.report?.error?.hint ?? "", /sealift status --id/);
+  assert.equal(journals.source.join(" "), "open releasing released done");
+  assert.equal(journals.destination.join(" "), "open loaded taking running");
 }
 
 /** Carries out every attack of a table, a few at a time, and tells of each that went wrong. */
@@ -248,7 +242,11 @@ qemuTest("a relay that changes nothing lets a migration through, and sees what i
 qemuTest(
   "send ends with 3 or 1 and receive goes on when the opening is tampered with",
   async () => {
-    await attackAll(opening, (outcome, { act }) => {
+    await attackAll(opening, (outcome, { frame, act }) => {
+      // A second one is met after the opening: only that connection ends by it.
+      if (act === "duplicate" && (frame === "OFFER" || frame === "ACCEPT")) {
+        return checkArrived(outcome);
+      }
       checkBefore(outcome, [3, 1]);
       // Until ACCEPT is opened a changed byte and a key that is not allowed look the same. What a changed length
       // promises may be waited for instead.
@@ -258,22 +256,28 @@ qemuTest(
   },
 );
 
-qemuTest("send ends with 4 or 1 and the VM runs on when a record is tampered with", async () => {
-  await attackAll(records, (outcome) => checkBefore(outcome, [4, 1]));
-});
-
-qemuTest("the VM runs on when a control message before SHUT(0) is tampered with", async () => {
-  await attackAll(controlBeforeShut, (outcome, { frame, act }) => {
-    // The second LOADED may come before SHUT(0), and after it.
-    const released = outcome.journals.source.includes("released");
-    if (frame === "LOADED" && act === "duplicate" && released) checkAfter(outcome);
-    else checkBefore(outcome, [4, 1]);
-  });
-});
+qemuTest(
+  "the VM arrives when a record is tampered with: it is repaired or joined again",
+  async () => {
+    await attackAll(records, (outcome, { frame, act }) => {
+      checkArrived(outcome);
+      const { mistakes, reconnects } = outcome.send.report!;
+      const damaged = act === "flip body" || act === "flip tag";
+      if (damaged) assert.equal(mistakes.detected, 1, `${frame}: ${mistakes.detected} mistakes`);
+      else assert.ok(reconnects > 0, "it did not join again");
+    });
+  },
+);
 
 qemuTest(
-  "one copy at most runs, never the source's, when a control message after SHUT(0) is tampered with",
+  "the VM arrives when a control message is tampered with: the connection is made anew",
   async () => {
-    await attackAll(controlAfterShut, checkAfter);
+    await attackAll(control, (outcome, { frame }) => {
+      checkArrived(outcome);
+      // Behind the last words nothing comes that would show it.
+      if (frame !== "DONE" && frame !== "RUNNING") {
+        assert.ok(outcome.send.report!.reconnects > 0, "it did not join again");
+      }
+    });
   },
 );

@@ -8,7 +8,7 @@ import {
 } from "../../migration/limits.ts";
 import type { Transport } from "../../migration/ports.ts";
 
-const lost = { name: "MigrationError", code: "protocol" };
+const lost = { name: "MigrationError", code: "cut" };
 
 function frame(kind: number, payload: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(FRAME_HEADER_BYTES + payload.length);

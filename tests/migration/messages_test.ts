@@ -23,6 +23,7 @@ import {
   printable,
   refuseCodes,
 } from "../../migration/messages.ts";
+import { destinationJournalStates, sourceJournalStates } from "../../migration/ports.ts";
 
 const count = fc.nat({ max: Number.MAX_SAFE_INTEGER });
 const lane = fc.nat({ max: MAX_LANES - 1 });
@@ -110,6 +111,15 @@ const messages: { [T in Message["type"]]: fc.Arbitrary<MessageOf<T>> } = {
   DONE: fc.record({ type: type("DONE") }),
   DISCARD: fc.record({ type: type("DISCARD") }),
   PING: fc.record({ type: type("PING"), nonce: count, lanes }),
+  RESUME: fc.record({ type: type("RESUME"), attempt: count, lanes }),
+  HAVE: fc.record({ type: type("HAVE"), lanes }),
+  STATUS: fc.record({
+    type: type("STATUS"),
+    side: fc.constantFrom("source", "destination"),
+    journal: fc.constantFrom(...sourceJournalStates, ...destinationJournalStates),
+    runState: label,
+    migration: nullable(label),
+  }),
 };
 const message: fc.Arbitrary<Message> = fc.oneof(...Object.values(messages));
 

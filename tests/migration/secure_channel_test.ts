@@ -13,7 +13,7 @@ import { ControlChannel } from "../../migration/secure_channel.ts";
 const suite = nodeCryptoSuites().find(({ id }) => id === "aes-256-gcm")!;
 const sourceKey = new Uint8Array(32).fill(1);
 const destinationKey = new Uint8Array(32).fill(2);
-const unauthentic = { name: "MigrationError", code: "protocol", message: AUTHENTICATION_FAILED };
+const unauthentic = { name: "MigrationError", code: "cut", message: AUTHENTICATION_FAILED };
 const disjoint = {
   name: "MigrationError",
   code: "protocol",

@@ -231,6 +231,22 @@ Deno.test("Destination.run() never discards the only copy: it keeps it when cont
   assert.equal(run.world.destination, "paused", story);
 });
 
+Deno.test("Destination.run() keeps a VM whose cont worked and was not answered, also when told to discard", async () => {
+  const visited: SourceState[] = [];
+  const { source, destination, states, run } = await migrate({
+    ...small,
+    destination: { runAnswerLost: true },
+    sourceEntered: (state) => void visited.push(state),
+  });
+  const story = run.world.log.join("\n");
+  // The source was told that it cannot run, and says DISCARD: by then it is seen to run.
+  assert.deepEqual(visited.slice(-4), ["released", "discarding", "released", "done"], story);
+  assert.equal(source.outcome, "completed", story);
+  assert.equal(destination.outcome, "completed", story);
+  assert.equal(run.world.destination, "running", story);
+  assert.deepEqual(states.destination, ["open", "loaded", "taking", "running"], story);
+});
+
 Deno.test("Source.run() knows no outcome when its own cont fails on the way back", async () => {
   const { source, run } = await migrate({
     ...cannotRun,
@@ -380,9 +396,20 @@ Deno.test("Source.run() gives up after maxTimeMs when the VM never stops", async
 Deno.test("Source.run() asks for a longer downtime once maxRounds are through", async () => {
   const { source, run } = await migrate({
     pageCounts: [30],
-    source: { liveRounds: 5 },
+    source: { liveRounds: 3 },
     sourceOptions: { maxRounds: 2 },
   });
   assert.equal(source.outcome, "completed");
   assert.deepEqual(run.sourceVm.live, [{}, { downtimeLimitMs: 5_000 }]);
+});
+
+Deno.test("Source.run() gives up when a round more than maxRounds did not bring the stop", async () => {
+  const { source, run } = await migrate({
+    pageCounts: [30],
+    source: { liveRounds: 5 },
+    sourceOptions: { maxRounds: 2 },
+  });
+  assert.equal(source.outcome, "aborted");
+  assert.equal(source.error?.code, "timeout");
+  assert.equal(run.world.source, "running");
 });

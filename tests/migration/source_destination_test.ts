@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { FRAME_DATA } from "../../migration/frame.ts";
 import { MAX_HALF_OPEN } from "../../migration/limits.ts";
 import type { StateBefore } from "../../migration/ports.ts";
 import type { FakeClock } from "../support/fake_clock.ts";
@@ -237,10 +238,10 @@ Deno.test("Destination goes on listening when a source is lost before its first 
     assert.equal(lost.world.source, "running");
     assert.equal(run.destination.state, "listening");
   }
-  // The first record of this one is damaged: nothing is bound by it either.
+  // Every record of this one is damaged: nothing is bound by it either.
   await using damaged = new SimulatedMigration({
-    fault: (unit) =>
-      unit.direction === "there" && unit.index === 2
+    fault: ({ direction, index, bytes }) =>
+      direction === "there" && index > 0 && bytes[0] === FRAME_DATA
         ? { kind: "flip", byte: 40, bit: 0 }
         : undefined,
   });
@@ -271,11 +272,11 @@ Deno.test("Source sends no more than its window and one read while nothing is ac
   const windowBytes = 300_000;
   const { source, run } = await migrate({
     pageCounts: [600],
-    limits: { windowBytes },
+    limits: { windowBytes, reconnectMs: 3_000 },
     source: { liveRounds: 1 },
-    // The ACK of SETUP comes back, and then nothing.
-    fault: ({ direction, index }) =>
-      direction === "back" && index > 2 ? { kind: "stall" } : undefined,
+    // The ACK of SETUP comes back, and then nothing, over no connection.
+    fault: ({ direction, index, connection }) =>
+      direction === "back" && (index > 2 || connection > 0) ? { kind: "stall" } : undefined,
   });
   assert.equal(source.outcome, "aborted");
   assert.equal(source.error?.code, "cut");

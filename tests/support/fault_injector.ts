@@ -12,7 +12,6 @@ import {
 } from "../../migration/limits.ts";
 import { MESSAGE_1_BYTES, MESSAGE_2_BYTES } from "../../migration/opening.ts";
 import type { Transport } from "../../migration/ports.ts";
-import type { FakeClock } from "./fake_clock.ts";
 import { type LoopbackEnd, loopbackPair } from "./loopback.ts";
 
 /** Which way a message goes. */
@@ -23,6 +22,8 @@ export interface Unit {
   direction: Direction;
   /** From 0: 0 is the handshake's. */
   index: number;
+  /** Which connection, from 0. */
+  connection: number;
   bytes: Uint8Array;
 }
 
@@ -39,19 +40,27 @@ export type Fault =
   /** It arrives, then the connection ends. */
   | { kind: "cutAfter" }
   | { kind: "delay"; ms: number }
+  /** Others go before it, or right behind it. */
+  | { kind: "inject"; frames: Uint8Array[]; behind?: boolean }
   /** This direction says nothing more, and nothing is closed. */
   | { kind: "stall" };
 
 const PASS: Fault = { kind: "pass" };
 
+/** What passes the time of a delay. */
+interface Sleeper {
+  sleep(ms: number): Promise<void>;
+}
+
 /** See the module. One plan serves all connections; messages are counted over each alone. */
 export class FaultInjector {
   readonly #dial: () => LoopbackEnd;
   readonly #plan: (unit: Unit) => Fault | undefined;
-  readonly #clock: FakeClock;
+  readonly #clock: Sleeper;
   readonly #running = new Set<Promise<void>>();
   readonly #halt = Promise.withResolvers<void>();
   readonly #ends: LoopbackEnd[] = [];
+  #connections = 0;
   /** Messages seen: direction and length, for a look at what there is to damage. */
   readonly seen: { direction: Direction; index: number; length: number; kind: number }[] = [];
   /** Faults that were done. */
@@ -60,7 +69,7 @@ export class FaultInjector {
   constructor(options: {
     dial: () => LoopbackEnd;
     plan: (unit: Unit) => Fault | undefined;
-    clock: FakeClock;
+    clock: Sleeper;
   }) {
     this.#dial = options.dial;
     this.#plan = options.plan;
@@ -72,9 +81,10 @@ export class FaultInjector {
     const onward = this.#dial();
     const [outer, inner] = loopbackPair();
     this.#ends.push(inner, onward);
+    const connection = this.#connections++;
     const halves = [
-      this.#relay("there", inner, onward),
-      this.#relay("back", onward, inner),
+      this.#relay({ direction: "there", connection }, inner, onward),
+      this.#relay({ direction: "back", connection }, onward, inner),
     ];
     const running = Promise.all(halves).then(() => {});
     this.#running.add(running);
@@ -92,7 +102,11 @@ export class FaultInjector {
     await Promise.all(this.#running);
   }
 
-  async #relay(direction: Direction, from: LoopbackEnd, to: LoopbackEnd): Promise<void> {
+  async #relay(
+    { direction, connection }: { direction: Direction; connection: number },
+    from: LoopbackEnd,
+    to: LoopbackEnd,
+  ): Promise<void> {
     let held: Uint8Array | null = null;
     try {
       for (let index = 0;; index++) {
@@ -104,7 +118,7 @@ export class FaultInjector {
           length: bytes.length,
           kind: index === 0 ? 0 : bytes[0]!,
         });
-        const fault = this.#plan({ direction, index, bytes }) ?? PASS;
+        const fault = this.#plan({ direction, index, connection, bytes }) ?? PASS;
         if (fault.kind !== "pass") this.done++;
         const late = held;
         held = null;
@@ -128,6 +142,12 @@ export class FaultInjector {
           case "cutAfter":
             await writeAll(to, bytes);
             return;
+          case "inject":
+            await writeAll(
+              to,
+              joined(fault.behind === true ? [bytes, ...fault.frames] : [...fault.frames, bytes]),
+            );
+            break;
           case "delay":
             await Promise.race([this.#clock.sleep(fault.ms), this.#halt.promise]);
             await writeAll(to, bytes);
@@ -149,7 +169,7 @@ export class FaultInjector {
 }
 
 /** Swallows what comes, as long as it does. */
-async function closedSoon(from: Transport, clock: FakeClock): Promise<void> {
+async function closedSoon(from: Transport, clock: Sleeper): Promise<void> {
   const sink = new Uint8Array(64 * 1024);
   while (await from.read(sink).catch(() => null) !== null) await clock.sleep(1);
 }
@@ -183,6 +203,16 @@ async function exactly(from: Transport, length: number): Promise<Uint8Array | nu
     at += count;
   }
   return bytes;
+}
+
+function joined(pieces: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    whole.set(piece, at);
+    at += piece.length;
+  }
+  return whole;
 }
 
 async function writeAll(to: Transport, bytes: Uint8Array): Promise<void> {

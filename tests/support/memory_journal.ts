@@ -55,6 +55,18 @@ export class MemoryJournals implements JournalStore {
     };
   }
 
+  /** Goes on with a journal that is there. */
+  reopen(
+    id: string,
+    side: "source" | "destination",
+  ): { entries: JournalEntry[]; journal: Journal } {
+    const lines = this.lines.get(`${id}.${side}`)!;
+    return {
+      entries: [...lines],
+      journal: { append: (next) => this.#append(lines, next), close: () => {} },
+    };
+  }
+
   async #append(lines: JournalEntry[], entry: JournalEntry): Promise<void> {
     // Whatever is written has to survive being written.
     const line: JournalEntry = JSON.parse(JSON.stringify(entry));

@@ -11,13 +11,18 @@ import { runtimeDirectory } from "../../kvm/runtime_directory.ts";
 import { generateIdentityFile } from "../../cli/state_directory.ts";
 import { patienceMs } from "./patience.ts";
 import { delay } from "./qemu.ts";
-import type { WatchedVm } from "./watched_vm.ts";
+import type { QemuProcess } from "../../cli/guest/qemu_process.ts";
 
 /** A host: what the agents on it need. */
 export interface Host {
   stateDir: string;
   /** Its public key. */
   key: string;
+}
+
+/** A VM whose first QMP socket an agent gets. */
+export interface AgentVm {
+  process: QemuProcess;
 }
 
 /** How an agent is run in a test. */
@@ -74,7 +79,7 @@ export class MigrationHosts implements AsyncDisposable {
   }
 
   /** Starts `receive` on host b; resolves when it listens. */
-  async receive(vm: WatchedVm, options: AgentOptions = {}): Promise<Receiver> {
+  async receive(vm: AgentVm, options: AgentOptions = {}): Promise<Receiver> {
     const agent = this.receiveAnyway(vm, options);
     const listening = await agent.line("listening");
     if (listening === null) assert.fail(`receive: ${(await agent.ended).stderr}`);
@@ -83,7 +88,7 @@ export class MigrationHosts implements AsyncDisposable {
   }
 
   /** Starts `receive` on host b, whether it listens or not. */
-  receiveAnyway(vm: WatchedVm, options: AgentOptions = {}): AgentProcess {
+  receiveAnyway(vm: AgentVm, options: AgentOptions = {}): AgentProcess {
     const { args = [], ...how } = options;
     this.#pids.add(String(vm.process.pid));
     return this.#agent([
@@ -93,7 +98,7 @@ export class MigrationHosts implements AsyncDisposable {
   }
 
   /** Starts `send` on host a. */
-  send(vm: WatchedVm, port: number, options: AgentOptions = {}): AgentProcess {
+  send(vm: AgentVm, port: number, options: AgentOptions = {}): AgentProcess {
     const { args = [], ...how } = options;
     this.#pids.add(String(vm.process.pid));
     return this.#agent([
@@ -102,12 +107,27 @@ export class MigrationHosts implements AsyncDisposable {
     ], how);
   }
 
+  /** Starts `recover` on the host of that side. */
+  recover(side: "source" | "destination", options: AgentOptions = {}): AgentProcess {
+    const { args = [], ...how } = options;
+    const { stateDir } = side === "source" ? this.a : this.b;
+    return this.#agent(["recover", "--state-dir", stateDir, ...args], how);
+  }
+
   /** The states in a migration's journal; empty when there is no such journal. */
   journal(side: "source" | "destination", id: string | null | undefined): string[] {
+    return this.journalEntries(side, id).map(({ state }) => state);
+  }
+
+  /** The lines of a migration's journal; empty when there is no such journal. */
+  journalEntries(
+    side: "source" | "destination",
+    id: string | null | undefined,
+  ): { state: string; time: string }[] {
     const { stateDir } = side === "source" ? this.a : this.b;
     try {
       const text = Deno.readTextFileSync(`${stateDir}/migrations/${id}.${side}.jsonl`);
-      return text.trim().split("\n").map((line) => JSON.parse(line).state);
+      return text.trim().split("\n").map((line) => JSON.parse(line));
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
       throw error;
@@ -143,6 +163,14 @@ export class MigrationHosts implements AsyncDisposable {
     const deadlineMs = performance.now() + patienceMs;
     while (left().length > 0 && performance.now() < deadlineMs) await delay(50);
     assert.deepEqual(left(), [], `left in ${runtimeDirectory()}`);
+  }
+
+  /** What agents that have ended left: processes and temporary files; empty when nothing. */
+  leftovers(): string[] {
+    return [
+      ...[...Deno.readDirSync(`${this.directory}/tmp`)].map(({ name }) => `temporary file ${name}`),
+      ...this.#marked().map((pid) => `process ${pid}`),
+    ];
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -7,12 +7,18 @@
 import { defaultRegistry } from "../../ciphers/registry.ts";
 import { Admission, type Admitted } from "../../migration/admission.ts";
 import type { Connection } from "../../migration/connection.ts";
+import { DamagedSequences } from "../../migration/damaged_sequences.ts";
 import { encodeKey } from "../../migration/identity.ts";
-import type { AcceptMessage, Message, OfferMessage } from "../../migration/messages.ts";
-import { connect, negotiate, type Opened } from "../../migration/opening.ts";
+import type {
+  AcceptMessage,
+  FinishMessage,
+  Message,
+  OfferMessage,
+} from "../../migration/messages.ts";
+import { connect, negotiate, NO_PSK, OPEN, type Opened } from "../../migration/opening.ts";
+import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
-import { SHA256_OF_NOTHING } from "../../migration/source.ts";
 import { SealedWindow } from "../../migration/window.ts";
 import type { LoopbackEnd } from "./loopback.ts";
 import {
@@ -44,11 +50,17 @@ export class ScriptedSource implements Disposable {
       schedule: opened.schedule,
       window: this.#window,
       rounds: this.rounds,
+      mistakes: new MistakeBitmap(run.sourceVm.facts.blocks),
       lane: 0,
       suites: [defaultRegistry().get("aes-256-gcm")],
       suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
     });
     this.#reading = this.#read();
+  }
+
+  /** Proves that a connection is this migration's. */
+  get joinKey(): Uint8Array {
+    return this.#opened.schedule.joinKey();
   }
 
   /** Types of all that came. */
@@ -72,15 +84,22 @@ export class ScriptedSource implements Disposable {
     this.flush();
   }
 
-  finish(changes: { pages?: number; records?: number; sequence?: number } = {}): void {
-    const { pages = 1, records = this.sealer.lastSequence, sequence = this.sealer.lastSequence } =
-      changes;
+  finish(
+    changes: {
+      pages?: number;
+      records?: number;
+      sequence?: number;
+      damaged?: FinishMessage["damaged"];
+    } = {},
+  ): void {
+    const { lastSequence } = this.sealer;
+    const { pages = 1, records = lastSequence, sequence = lastSequence } = changes;
     this.connection.send({
       type: "FINISH",
       lanes: [{ lane: 0, sequence }],
       pages,
       records,
-      damaged: { count: 0, sha256: SHA256_OF_NOTHING },
+      damaged: changes.damaged ?? new DamagedSequences(0).digest(),
     });
   }
 
@@ -130,12 +149,17 @@ export function offerOf(run: SimulatedMigration): OfferMessage {
 }
 
 /** Opens a migration to the destination of `run`. */
-export async function scriptedSource(run: SimulatedMigration): Promise<ScriptedSource> {
+export async function scriptedSource(
+  run: SimulatedMigration,
+  migrationId: Uint8Array = crypto.getRandomValues(new Uint8Array(16)),
+): Promise<ScriptedSource> {
   const { connection, handshakeHash } = await connect(run.loopback.dial(), {
     identity: identities.source,
     remotePublic: identities.destination.publicKey,
-    migrationId: crypto.getRandomValues(new Uint8Array(16)),
+    migrationId,
     clock: run.clock,
+    kind: OPEN,
+    psk: NO_PSK,
     onCut: () => {},
   });
   return new ScriptedSource(
@@ -154,9 +178,11 @@ export async function scriptedDestination(
     identity: identities.destination,
     allowed: [identities.source.publicKey],
     clock: run.clock,
+    joinKey: () => null,
+    mayRecover: () => false,
   });
   const admitted = await admission.admit(transport);
-  if (admitted === null) throw new Error("the source did not prove its key");
+  if (admitted?.kind !== OPEN) throw new Error("the source did not prove its key");
   const suite = "aes-256-gcm";
   admitted.connection.send({
     type: "ACCEPT",

@@ -28,6 +28,8 @@ export interface SimulatedDestinationOptions {
   blockOrder?: readonly number[];
   /** How often `cont` answers an error before it works. */
   runFails?: number;
+  /** The first `cont` works, and its answer is lost. */
+  runAnswerLost?: boolean;
   loadFails?: string;
   probeFails?: string;
   /** Time that landing a record takes. */
@@ -56,12 +58,16 @@ export class SimulatedDestination implements DestinationVm {
   readonly #random: Random;
   readonly #options: SimulatedDestinationOptions;
   readonly #order: readonly number[];
-  #touched = false;
+  /** How often `cont` answers an error before it works. */
+  runFails: number;
+  /** Its incoming side has a byte. */
+  touched = false;
   #state: Uint8Array | null = null;
   #endIsNews = true;
 
   constructor(options: SimulatedDestinationOptions) {
     this.#options = options;
+    this.runFails = options.runFails ?? 0;
     this.#world = options.world;
     this.#clock = options.clock;
     this.#random = new Random(options.seed);
@@ -92,11 +98,13 @@ export class SimulatedDestination implements DestinationVm {
   async run(): Promise<number> {
     this.runs++;
     await this.#clock.sleep(1);
+    if (this.#world.destination === "running") return this.#clock.now();
     if (this.#world.destination !== "paused" && this.#world.destination !== "prelaunch") {
       throw new Error(`QEMU is ${this.#world.destination}`);
     }
-    if (this.runs <= (this.#options.runFails ?? 0)) throw new Error('failed to get "write" lock');
+    if (this.runs <= this.runFails) throw new Error('failed to get "write" lock');
     this.#world.destinationRuns(this.#copy());
+    if (this.#options.runAnswerLost) throw new Error("no answer came");
     return this.#clock.now();
   }
 
@@ -161,7 +169,7 @@ export class SimulatedDestination implements DestinationVm {
     return {
       setup: async (bytes) => {
         check();
-        this.#touched = true;
+        this.touched = true;
         this.setup = bytes.slice();
         await this.#clock.sleep(1);
         check();
@@ -225,7 +233,7 @@ export class SimulatedDestination implements DestinationVm {
 
   #streamCloses(): void {
     // A QEMU that was given a byte and not all of them fails.
-    if (this.#touched && this.#state === null) this.#dies("has lost its stream");
+    if (this.touched && this.#state === null) this.#dies("has lost its stream");
   }
 
   #dies(how: string): void {

@@ -18,6 +18,7 @@ import { FakeClock } from "./fake_clock.ts";
 import { type Fault, FaultInjector, type Unit } from "./fault_injector.ts";
 import { Loopback } from "./loopback.ts";
 import { MemoryJournals } from "./memory_journal.ts";
+import { Mortal } from "./mortal.ts";
 import { SimulatedDestination, type SimulatedDestinationOptions } from "./simulated_destination.ts";
 import { SimulatedSource, type SimulatedSourceOptions } from "./simulated_source.ts";
 import { SimulatedWorld } from "./simulated_world.ts";
@@ -55,6 +56,8 @@ export interface SimulatedMigrationOptions {
   /** Changes what the destination is before it is asked. */
   prepare?: (run: SimulatedMigration) => void;
   fault?: (unit: Unit) => Fault | undefined;
+  /** Whether nobody answers a dial just now: at once, or never. */
+  dialFails?: (run: SimulatedMigration) => boolean | "hangs";
   sourceEntered?: (state: SourceState, run: SimulatedMigration) => void | Promise<void>;
   destinationEntered?: (state: DestinationState, run: SimulatedMigration) => void | Promise<void>;
   sourceDiskFails?: (append: number) => boolean;
@@ -70,7 +73,10 @@ export interface SimulatedMigrationOptions {
     maxTimeMs?: number;
     maxRounds?: number;
     vmId?: string;
+    askTamper?: (text: string) => Promise<boolean>;
   };
+  /** What the destination lets be sent again. */
+  repairBudgetBytes?: number;
   destinationVmId?: string;
   /** Ends `receive` when the source has ended without binding it. */
   endsListening?: boolean;
@@ -84,11 +90,14 @@ export class SimulatedMigration implements AsyncDisposable {
   readonly destinationVm: SimulatedDestination;
   readonly sourceJournals: MemoryJournals;
   readonly destinationJournals: MemoryJournals;
-  readonly loopback: Loopback;
+  /** Where the destination's agent listens. */
+  loopback: Loopback;
   readonly injector: FaultInjector;
   readonly stopSource = new AbortController();
   readonly stopDestination = new AbortController();
   readonly notes: string[] = [];
+  readonly sourceAgent = new Mortal();
+  readonly destinationAgent = new Mortal();
   readonly source: Source;
   readonly destination: Destination;
   /** A QEMU was killed, or somebody else interfered with it. */
@@ -127,16 +136,21 @@ export class SimulatedMigration implements AsyncDisposable {
     const registry = options.registry ?? sharedRegistry;
     const suites = everyClass("aes-256-gcm", "chacha20-poly1305", "aes-128-gcm");
     this.source = new Source({
-      vm: this.sourceVm,
-      dial: () => Promise.resolve(this.injector.dial()),
+      vm: this.sourceAgent.world(this.sourceVm),
+      dial: async () => {
+        const fails = options.dialFails?.(this) ?? false;
+        if (fails === "hangs") await new Promise(() => {});
+        if (fails !== false) throw new Error("Cannot dial: no route to host");
+        return this.sourceAgent.world(await Promise.resolve(this.injector.dial()));
+      },
       identity: options.sourceIdentity ?? identities.source,
       peer: { publicKey: options.peer ?? identities.destination.publicKey, name: "there" },
       registry,
       suites: options.suites?.source ?? everyClass("aes-256-gcm"),
       limits: { ...usualLimits, ...options.limits },
       live: {},
-      journals: this.sourceJournals,
-      clock,
+      journals: this.sourceAgent.world(this.sourceJournals),
+      clock: this.sourceAgent.clock(clock),
       signal: this.stopSource.signal,
       entered: (state) => {
         world.note(`source ${state}`);
@@ -146,15 +160,15 @@ export class SimulatedMigration implements AsyncDisposable {
       ...options.sourceOptions,
     });
     this.destination = new Destination({
-      vm: this.destinationVm,
-      listener: this.loopback,
+      vm: this.destinationAgent.world(this.destinationVm),
+      listener: this.destinationAgent.world(this.loopback),
       identity: identities.destination,
       allowed: [{ publicKey: identities.source.publicKey, name: "here" }],
       registry,
       suites: options.suites?.destination ?? suites,
-      repairBudgetBytes: usualLimits.repairBudgetBytes,
-      journals: this.destinationJournals,
-      clock,
+      repairBudgetBytes: options.repairBudgetBytes ?? usualLimits.repairBudgetBytes,
+      journals: this.destinationAgent.world(this.destinationJournals),
+      clock: this.destinationAgent.clock(clock),
       signal: this.stopDestination.signal,
       entered: (state) => {
         world.note(`destination ${state}`);
@@ -176,8 +190,35 @@ export class SimulatedMigration implements AsyncDisposable {
     this.destinationVm.kill();
   }
 
+  killSourceAgent(): void {
+    if (this.sourceAgent.dead) return;
+    this.sourceAgent.kill();
+    this.sourceVm.onEnd = null;
+    this.world.note("the source's agent is killed");
+    void this.sourceVm.agentExits();
+  }
+
+  killDestinationAgent(): void {
+    if (this.destinationAgent.dead) return;
+    this.destinationAgent.kill();
+    this.destinationVm.onEnd = null;
+    this.world.note("the destination's agent is killed");
+    if (!this.loopback.closed) this.loopback.close();
+    this.destinationVm.agentExits();
+  }
+
   /** Both agents, from their start to their end. @throws when a rule was broken, or neither ends */
   async run(): Promise<{ source: MigrationResult; destination: MigrationResult }> {
+    const { sourceEnds, destinationEnds } = this.start();
+    const both = Promise.all([sourceEnds, destinationEnds]);
+    const [source, destination] = await Promise.race([both, this.tooLong()]);
+    await this.injector.close();
+    this.check({ source, destination });
+    return { source, destination };
+  }
+
+  /** Starts both agents; that of one that is killed never resolves. */
+  start(): { sourceEnds: Promise<MigrationResult>; destinationEnds: Promise<MigrationResult> } {
     const destinationEnds = this.destination.run().then((result) => {
       this.world.note(`destination ends: ${result.outcome} ${result.error?.message ?? ""}`);
       this.destinationVm.agentExits();
@@ -189,11 +230,7 @@ export class SimulatedMigration implements AsyncDisposable {
       if (this.#endsListening) await this.#endListening();
       return result;
     });
-    const both = Promise.all([sourceEnds, destinationEnds]);
-    const [source, destination] = await Promise.race([both, this.#tooLong()]);
-    await this.injector.close();
-    this.check({ source, destination });
-    return { source, destination };
+    return { sourceEnds, destinationEnds };
   }
 
   /** What must hold once both have ended. */
@@ -278,8 +315,8 @@ export class SimulatedMigration implements AsyncDisposable {
     if (this.destination.id === null) this.stopDestination.abort();
   }
 
-  async #tooLong(): Promise<never> {
-    await this.clock.sleep(100_000);
+  async tooLong(): Promise<never> {
+    await this.clock.sleep(1_000_000);
     throw new assert.AssertionError({ message: `it hangs\n${this.world.log.join("\n")}` });
   }
 }

@@ -48,7 +48,7 @@ export interface SimulatedSourceOptions {
   liveRounds?: number;
   setupBytes?: number;
   stateBytes?: number;
-  /** Time that passes before each piece of the stream. */
+  /** Time that passes before each piece of the stream: 1 if it is not said. */
   paceMs?: number;
   /** The guest writes to a page for each that is read. */
   busy?: boolean;
@@ -59,6 +59,8 @@ export class SimulatedSource implements SourceVm {
   readonly facts: VmFacts;
   readonly before: StateBefore;
   stoppedAtMs: number | null = null;
+  /** When it ran again by itself. */
+  ranAgainAtMs: number | null = null;
   onEnd: ((end: VmEnd) => void) | null = null;
   readonly memory: Uint8Array[];
   readonly setup: Uint8Array;
@@ -103,7 +105,7 @@ export class SimulatedSource implements SourceVm {
       random: this.#random,
       clock: this.#clock,
       liveRounds: this.#options.liveRounds ?? 2,
-      paceMs: this.#options.paceMs ?? 0,
+      paceMs: this.#options.paceMs ?? 1,
       busy: this.#options.busy ?? false,
     });
     return this.#stream;
@@ -139,7 +141,8 @@ export class SimulatedSource implements SourceVm {
     }
     await this.#clock.sleep(1);
     if (this.monitorLost !== null) throw new Error(this.monitorLost);
-    if (this.#world.source === "postmigrate") return "stopped";
+    // Seen in postmigrate, and query-migrate says completed.
+    if (this.#world.source === "postmigrate" && !this.#world.sourceStandsAgain) return "stopped";
     return this.#world.source === "gone" && !this.#resumed ? "gone" : "resumed";
   }
 
@@ -167,6 +170,7 @@ export class SimulatedSource implements SourceVm {
 
   async quit(): Promise<void> {
     this.#quitting = true;
+    if (this.#world.source === "running") this.#world.violate("a running VM was ended");
     await this.#clock.sleep(1);
     this.#world.source = "gone";
     this.#world.note("the source's QEMU has quit");
@@ -201,6 +205,11 @@ export class SimulatedSource implements SourceVm {
   /** Its agent is no more: the kernel closes the stream. */
   async agentExits(): Promise<void> {
     this.#stream?.close();
+    await this.settled();
+  }
+
+  /** Resolves when it is not on its way anywhere. */
+  async settled(): Promise<void> {
     while (this.#world.source === "finish-migrate") await this.#clock.sleep(5);
   }
 
@@ -239,6 +248,7 @@ export class SimulatedSource implements SourceVm {
     if (this.before === "running") {
       this.#resumed = true;
       this.stoppedAtMs = null;
+      this.ranAgainAtMs = this.#clock.now();
       this.#world.sourceRuns(how);
       this.guestWrites(1);
     } else {

@@ -42,6 +42,7 @@ export class SimulatedWorld {
   /** The destination's QEMU has everything and holds it. */
   destinationLoaded = false;
   #taken = false;
+  #released = false;
 
   constructor(before: StateBefore) {
     this.before = before;
@@ -94,6 +95,7 @@ export class SimulatedWorld {
   /** A line on the source's disk. */
   sourceJournals({ state }: JournalEntry): void {
     this.note(`source journals ${state}`);
+    if (state === "released") this.#released = true;
     if (state === "released" && this.captured === null) {
       this.violate("journal released for a VM that never stopped");
     }
@@ -109,13 +111,16 @@ export class SimulatedWorld {
   }
 
   /** A line on the destination's disk. */
-  destinationJournals({ state }: JournalEntry): void {
+  destinationJournals({ state, ...rest }: JournalEntry): void {
     this.note(`destination journals ${state}`);
     if (state === "loaded" && !this.destinationLoaded) {
       this.violate("journal loaded, and it is not");
     }
     if (state === "taking") {
       this.#taken = true;
+      if (!this.#released && rest["declaredDead"] === undefined) {
+        this.violate("journal taking, and the source's does not say released");
+      }
       if (!this.#neverAgain()) this.violate("journal taking, and the source may run");
     }
     if (state === "discarded" && this.destination !== "gone" && this.destination !== "inmigrate") {

@@ -44,7 +44,12 @@ export class SlowRelay implements AsyncDisposable {
     try {
       for await (const source of this.#listener) {
         this.#conns.add(source);
-        const destination = await Deno.connect({ hostname: "127.0.0.1", port });
+        const destination = await Deno.connect({ hostname: "127.0.0.1", port }).catch(() => null);
+        if (destination === null) {
+          // Nobody listens there any more.
+          close(source);
+          continue;
+        }
         this.#conns.add(destination);
         passing.push(this.#forward(source, destination), pass(destination, source));
       }

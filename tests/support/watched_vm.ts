@@ -30,7 +30,11 @@ export class WatchedVm implements AsyncDisposable {
   }
 
   static async start(options: QemuOptions): Promise<WatchedVm> {
-    const process = await QemuProcess.start({ ...options, qmpCount: 2 });
+    return await WatchedVm.watch(await QemuProcess.start({ ...options, qmpCount: 2 }));
+  }
+
+  /** Takes a QEMU over that has two QMP sockets. */
+  static async watch(process: QemuProcess): Promise<WatchedVm> {
     try {
       return new WatchedVm(process, await QmpClient.connect(process.qmpPaths[1]!));
     } catch (error) {

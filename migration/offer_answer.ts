@@ -1,0 +1,69 @@
+/**
+ * What the destination makes of an OFFER: every check that can be made without moving a page.
+ *
+ * @see PROTOCOL.md section 3
+ * @module
+ */
+
+import { messageOf } from "./failure.ts";
+import {
+  negotiateSuites,
+  type OfferMessage,
+  type PageClass,
+  pageClasses,
+  type RefuseMessage,
+  type SuiteChoice,
+  type SuiteOffers,
+} from "./messages.ts";
+import { checkOffer } from "./offer_check.ts";
+import type { DestinationVm, JournalStore, LandingProbe } from "./ports.ts";
+
+/** An offer that can be taken. */
+export interface Acceptable {
+  suites: SuiteChoice;
+  probe: LandingProbe;
+  warnings: string[];
+}
+
+/** Judges an offer; changes nothing in the VM. `probe` is what was found at an earlier one. */
+export async function judgeOffer(offer: OfferMessage, world: {
+  migrationId: string;
+  vm: DestinationVm;
+  vmId: string | undefined;
+  suites: SuiteOffers;
+  journals: JournalStore;
+  probe: LandingProbe | null;
+}): Promise<RefuseMessage | Acceptable> {
+  const { migrationId, vm, vmId, journals } = world;
+  const checked = checkOffer(offer, { facts: vm.facts, vmId });
+  if (checked.refusal !== null) return checked.refusal;
+  const chosen = negotiateSuites(offer.suites, world.suites);
+  for (const pageClass of pageClasses) {
+    if (chosen[pageClass] !== null) continue;
+    return refuse(
+      "policy",
+      `no cipher suite for pages of class ${pageClass} is acceptable to both sides`,
+    );
+  }
+  if (await journals.has(migrationId, "destination")) {
+    return refuse("state", "this host has seen this migration before");
+  }
+  if (offer.dryRun) {
+    try {
+      await journals.check();
+    } catch (error) {
+      return refuse("state", messageOf(error));
+    }
+  }
+  try {
+    const probe = world.probe ?? await vm.probe();
+    return { suites: chosen as Record<PageClass, string>, probe, warnings: checked.warnings };
+  } catch (error) {
+    return refuse("landing", messageOf(error));
+  }
+}
+
+/** A REFUSE without a hint. */
+export function refuse(code: RefuseMessage["code"], text: string): RefuseMessage {
+  return { type: "REFUSE", code, text, hint: null };
+}

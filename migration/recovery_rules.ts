@@ -1,0 +1,221 @@
+/**
+ * What `recover` does in which situation: the two tables of PROTOCOL.md section 7, as functions of what is
+ * known. Nothing here acts.
+ *
+ * @module
+ */
+
+import type {
+  DestinationJournalState,
+  MigrationCounters,
+  SourceJournalState,
+  StateBefore,
+} from "./ports.ts";
+
+/** What a QEMU says of itself; `gone` when its process is. */
+export interface VmStatus {
+  /** Run state, or `gone`. */
+  runState: string;
+  /** Status in query-migrate; null for none. */
+  migration: string | null;
+}
+
+/** Where the VM stands, seen from the source's own QEMU. */
+export type SourceStanding =
+  /** It runs here, or stands as before: the VM is at the source. */
+  | "here"
+  /** Its agent is gone and its socket closed: QEMU is on its way to one of the others. */
+  | "waiting"
+  /** Stopped for good by this migration. */
+  | "postmigrate"
+  /** Stopped for good by another migration: it went on from here. */
+  | "elsewhere"
+  | "gone";
+
+/** What is known of the destination's copy. */
+export type DestinationStanding =
+  /** Loaded and stopped; whether it may run depends on the source. */
+  | "loaded"
+  /** Its QEMU is gone, or it was discarded, and it never got as far as `taking`. */
+  | "neverRan"
+  /** It was about to run, and its QEMU is there. */
+  | "taking"
+  /** It was about to run, and its QEMU is gone: nobody knows whether it did. */
+  | "takingGone"
+  | "running"
+  /** Nobody answers. */
+  | "unreachable";
+
+/** What the source's journal says, in all. */
+export interface SourceRecord {
+  states: readonly SourceJournalState[];
+  before: StateBefore;
+  /** Counters of the line `releasing`; null when it was never reached. */
+  counters: MigrationCounters | null;
+}
+
+/** Where the VM stands at the source: **run state first**, then query-migrate. */
+export function sourceStanding(
+  vm: VmStatus & { counters: MigrationCounters | null },
+  record: SourceRecord,
+): SourceStanding {
+  if (vm.runState === "gone") return "gone";
+  if (vm.runState === "finish-migrate") return "waiting";
+  if (vm.runState === "postmigrate") {
+    if (vm.migration === "failed" || vm.migration === "cancelled") return "here";
+    if (vm.migration !== "completed") return "waiting";
+    // Without them nobody knows whose this is.
+    if (vm.counters === null) return "waiting";
+    const ours = !record.states.includes("ran") && record.counters !== null &&
+      vm.counters.dirtySyncCount === record.counters.dirtySyncCount &&
+      vm.counters.normal === record.counters.normal &&
+      vm.counters.duplicate === record.counters.duplicate;
+    return ours ? "postmigrate" : "elsewhere";
+  }
+  return "here";
+}
+
+/** What the destination's journal and QEMU say together. */
+export function destinationStanding(
+  vm: VmStatus,
+  state: DestinationJournalState,
+): DestinationStanding {
+  const gone = vm.runState === "gone";
+  if (state === "discarded") return "neverRan";
+  if (state === "running") return "running";
+  if (state === "taking") return gone ? "takingGone" : "taking";
+  if (gone) return "neverRan";
+  if (vm.runState === "running") return "running";
+  // EOF is written only after every check: a QEMU that completed is loaded, whatever the journal missed.
+  return state === "loaded" || vm.migration === "completed" ? "loaded" : "neverRan";
+}
+
+/** What the source's side is to do. */
+export type Verdict =
+  /** Say DISCARD: the VM is at the source. */
+  | { act: "discard" }
+  /** Journal `released`, then say RELEASE: the VM is the destination's. */
+  | { act: "release" }
+  /** `cont` at the source, if the VM ran before. */
+  | { act: "resume" }
+  /** It runs at the destination: end the source's QEMU. */
+  | { act: "done" }
+  /** Nothing is left to do: why. */
+  | { act: "settled"; text: string }
+  /** Nobody can know: what would settle it. */
+  | { act: "unknown"; text: string; hint: string }
+  /** Cannot happen by the rules: change nothing, say so loudly. */
+  | { act: "conflict"; text: string };
+
+/** The rule for what is known. `declared`: the operator's word that the destination is dead, and what goes with it. */
+export function verdict(
+  source: SourceStanding,
+  destination: DestinationStanding,
+  options: { record: SourceRecord; declared: boolean },
+): Verdict {
+  const { states } = options.record;
+  const released = states.includes("released");
+  if (states.includes("done") && source !== "waiting") {
+    if (source !== "here") return { act: "done" };
+    return {
+      act: "conflict",
+      text:
+        "the source's journal says that the VM is at the destination for good, and its QEMU holds it",
+    };
+  }
+  switch (source) {
+    case "waiting":
+      return { act: "unknown", text: "QEMU is still in finish-migrate", hint: "try again" };
+    case "here":
+    case "elsewhere":
+      return atSource(source, destination);
+    case "gone":
+      return sourceGone(destination, released);
+    case "postmigrate":
+      return stopped(destination, { released, declared: options.declared });
+  }
+}
+
+function atSource(source: "here" | "elsewhere", destination: DestinationStanding): Verdict {
+  const where = source === "here"
+    ? "the VM is at the source"
+    : "the VM went on from the source in another migration";
+  switch (destination) {
+    case "loaded":
+    case "neverRan":
+      return { act: "discard" };
+    case "takingGone":
+      return { act: "settled", text: `${where}; the destination holds nothing of it` };
+    case "unreachable":
+      return {
+        act: "settled",
+        text: `${where}; if the destination still holds a copy, it must be discarded: never run it`,
+      };
+    case "taking":
+    case "running":
+      return {
+        act: "conflict",
+        text: `${where}, and the destination's journal says that it took it`,
+      };
+  }
+}
+
+function sourceGone(destination: DestinationStanding, released: boolean): Verdict {
+  switch (destination) {
+    case "loaded":
+      if (released) return { act: "release" };
+      return {
+        act: "unknown",
+        text: "the source's QEMU is gone, and it was never released: it may have run on",
+        hint:
+          "if it is dead for good and did not run after the copy was loaded: `recover --declare-dead source` at the destination",
+      };
+    case "taking":
+      return { act: "release" };
+    case "running":
+      return { act: "done" };
+    case "neverRan":
+    case "takingGone":
+      return { act: "settled", text: "both QEMUs are gone: start the VM anew" };
+    case "unreachable":
+      return {
+        act: "unknown",
+        text: "the source's QEMU is gone, and the destination does not answer",
+        hint: "run `recover` again when it does",
+      };
+  }
+}
+
+function stopped(
+  destination: DestinationStanding,
+  { released, declared }: { released: boolean; declared: boolean },
+): Verdict {
+  switch (destination) {
+    case "loaded":
+    case "taking":
+      return { act: "release" };
+    case "running":
+      return { act: "done" };
+    case "neverRan":
+      return { act: "resume" };
+    case "takingGone":
+      if (declared) return { act: "resume" };
+      return {
+        act: "unknown",
+        text:
+          "the destination was about to run the VM when its QEMU died: nobody knows whether it did",
+        hint: "if it never ran there: `recover --declare-dead destination` here",
+      };
+    case "unreachable":
+      if (declared) return { act: "resume" };
+      return {
+        act: "unknown",
+        text: released
+          ? "the destination was told to run the VM, and does not answer"
+          : "the destination does not answer; it was never told to run the VM",
+        hint: released
+          ? "read its journal first (`recover --listen` there); if its host is fenced *and the VM never ran there*: `recover --declare-dead destination` here"
+          : "once its QEMU is fenced: `recover --declare-dead destination` here",
+      };
+  }
+}

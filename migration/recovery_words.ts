@@ -1,0 +1,38 @@
+/**
+ * What `recover` found and decided, in words for whoever runs it.
+ *
+ * @module
+ */
+
+import type { DestinationStanding, SourceStanding, Verdict } from "./recovery_rules.ts";
+
+/** Where the VM stands at the source. */
+export const sourceWords = {
+  here: "its QEMU holds the VM",
+  waiting: "its QEMU is still on its way out of the migration",
+  postmigrate: "its QEMU stands still for good, this migration took the VM from it",
+  elsewhere: "its QEMU stands still for good, another migration took the VM from it",
+  gone: "its QEMU is gone",
+} as const satisfies Record<SourceStanding, string>;
+
+/** What is known of the destination's copy. */
+export const destinationWords = {
+  loaded: "holds a whole copy that has not run",
+  neverRan: "holds nothing that could run, and ran nothing",
+  taking: "was told to run its copy, and has not yet",
+  takingGone: "was told to run its copy, and then its QEMU died",
+  running: "has the VM",
+  unreachable: "does not answer",
+} as const satisfies Record<DestinationStanding, string>;
+
+const acts = {
+  discard: "the VM is at the source; a copy at the destination is discarded",
+  release: "the VM belongs to the destination, which takes it now",
+  resume: "no copy ran over there; the VM goes on at the source",
+  done: "the VM is at the destination; the source's QEMU is ended",
+} as const;
+
+/** What follows from the two. */
+export function verdictWords(verdict: Verdict): string {
+  return "text" in verdict ? verdict.text : acts[verdict.act];
+}

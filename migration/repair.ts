@@ -1,0 +1,261 @@
+/**
+ * The source's answer to a MISTAKE: looks at its own copy of the record, marks its pages in the mistake
+ * bitmap, or sends what is not a page again at once.
+ *
+ * @see PROTOCOL.md section 5; paper, section 3.1 "Integrity"
+ * @module
+ */
+
+import { guardOpener } from "../ciphers/guard.ts";
+import type { CipherSuite } from "../ciphers/suite.ts";
+import { DamagedSequences } from "./damaged_sequences.ts";
+import { MigrationError } from "./errors.ts";
+import type { KeySchedule } from "./key_schedule.ts";
+import {
+  FRAME_HEADER_BYTES,
+  MAX_KEY_NUMBER_LEAD,
+  MAX_TRIES,
+  MIN_DAMAGE_BYTES,
+  PAGE_BYTES,
+  RECORD_HEADER_BYTES,
+} from "./limits.ts";
+import type { MistakeBitmap } from "./mistake_bitmap.ts";
+import type { RamBlock } from "./ports.ts";
+import { readRecordHeader, SequenceNonce } from "./record.ts";
+import { RecordParser } from "./record_content.ts";
+import type { RecordSealer } from "./record_sealer.ts";
+import type { SealedWindow } from "./window.ts";
+
+/** What a marked page of zeros costs besides its place in the record. */
+const MARK_COST_BYTES = 128;
+
+/** Sequences that frames of somebody else can have used up at once: each cost that side a page of its budget. */
+const MAX_SKIPPED = MAX_KEY_NUMBER_LEAD;
+
+/** See the module. One lane. */
+export class Repair {
+  readonly #schedule: KeySchedule;
+  readonly #suites: readonly CipherSuite[];
+  readonly #window: SealedWindow;
+  readonly #sealer: RecordSealer;
+  readonly #bitmap: MistakeBitmap;
+  readonly #parser: RecordParser;
+  readonly #damaged: DamagedSequences;
+  readonly #pieceDamages = new Map<string, number>();
+  /** Pieces that wait for the administrator's word. */
+  readonly #held: (() => void)[] = [];
+  /** Pages that damaged records carried: they count in no total. */
+  #lostPages = 0;
+  #repairedPages = 0;
+  /** Times that one thing was damaged, at most; and what may be without an alarm. */
+  #mostDamages = 0;
+  #mostDamagedWhat = "";
+  #tries = MAX_TRIES;
+  #damagedBytes = 0;
+  #alarmBytes: number;
+
+  constructor(options: {
+    schedule: KeySchedule;
+    suites: readonly CipherSuite[];
+    window: SealedWindow;
+    sealer: RecordSealer;
+    bitmap: MistakeBitmap;
+    blocks: readonly RamBlock[];
+    /** What both sides count at most: beyond it nobody goes on. */
+    budgetBytes: number;
+    /** What is repaired unasked. */
+    alarmBytes: number;
+  }) {
+    this.#alarmBytes = options.alarmBytes;
+    this.#schedule = options.schedule;
+    this.#suites = options.suites;
+    this.#window = options.window;
+    this.#sealer = options.sealer;
+    this.#bitmap = options.bitmap;
+    this.#parser = new RecordParser(options.blocks);
+    this.#damaged = new DamagedSequences(options.budgetBytes);
+  }
+
+  /** Damaged records so far. */
+  get mistakes(): number {
+    return this.#damaged.count;
+  }
+
+  /** Pages sent again so far. */
+  get repairedPages(): number {
+    return this.#repairedPages;
+  }
+
+  /** Pages in records that never opened over there. */
+  get lostPages(): number {
+    return this.#lostPages;
+  }
+
+  /** For FINISH. */
+  digest(): { count: number; sha256: string } {
+    return this.#damaged.digest();
+  }
+
+  /**
+   * The paper's alarm: the damage does not end, pages are still damaged when they are sent again. Null while all is
+   * within what is repaired unasked.
+   */
+  get alarm(): MigrationError | null {
+    const hint = "somebody or something changes bytes between the two hosts; the VM was not harmed";
+    if (this.#mostDamages > this.#tries) {
+      return new MigrationError(
+        "tampering",
+        `Cannot send ${this.#mostDamagedWhat}: it was damaged ${this.#mostDamages} times`,
+        { hint },
+      );
+    }
+    if (this.#damagedBytes > this.#alarmBytes) {
+      return new MigrationError(
+        "tampering",
+        `Cannot go on: ${this.mistakes} records were damaged on the way, more than the repair budget permits`,
+        { hint },
+      );
+    }
+    return null;
+  }
+
+  /** The administrator said to go on: as much again until the next alarm. */
+  goOn(): void {
+    this.#tries = this.#mostDamages + MAX_TRIES;
+    this.#alarmBytes += this.#damagedBytes;
+    for (const seal of this.#held.splice(0)) seal();
+  }
+
+  /**
+   * Deals with one MISTAKE; the same one again changes nothing. @returns what was hit, in words
+   *
+   * @throws MigrationError `tampering` when there are too many; `protocol` when the record is long acknowledged
+   */
+  damaged(sequence: number): string[] {
+    if (sequence > this.#sealer.lastSequence) {
+      if (sequence - this.#sealer.lastSequence > MAX_SKIPPED) {
+        throw new MigrationError(
+          "protocol",
+          `Cannot repair record ${sequence}: it is far beyond what was sent`,
+        );
+      }
+      // Never sealed: somebody put frames in. They carried nothing, and the numbers only go up.
+      for (let skipped = this.#sealer.lastSequence + 1; skipped <= sequence; skipped++) {
+        this.#damaged.add(skipped, 0);
+      }
+      this.#sealer.skipTo(sequence);
+      return [`record ${sequence}, which was never sent`];
+    }
+    this.#window.flush();
+    const frame = this.#window.frame(sequence);
+    if (!this.#damaged.add(sequence, frame?.length ?? 0)) return [];
+    this.#damagedBytes += Math.max(MIN_DAMAGE_BYTES, frame?.length ?? 0);
+    if (frame === null) {
+      throw new MigrationError("protocol", `Cannot repair record ${sequence}: it was acknowledged`);
+    }
+    return [
+      `record ${sequence}: ${this.#mend(sequence, this.#open(frame.subarray(FRAME_HEADER_BYTES)))}`,
+    ];
+  }
+
+  /** Seals all marked pages again, as new records: the VM has stopped, and no record is open. @returns whether there were any */
+  resend(): boolean {
+    const pages = this.#bitmap.take();
+    for (const { block, page, bytes } of pages) {
+      if (bytes === null) this.#sealer.zero(block, page);
+      else this.#sealer.page(block, page, bytes);
+    }
+    this.#sealer.sealOpen();
+    this.#repairedPages += pages.length;
+    return pages.length > 0;
+  }
+
+  #mend(sequence: number, plaintext: Uint8Array): string {
+    const record = this.#parser.parse(plaintext);
+    switch (record.type) {
+      case "pages": {
+        const { block } = record;
+        record.pages.forEach((page, i) => {
+          const bytes = record.bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+          this.#count(
+            `page ${page} of block ${block}`,
+            this.#bitmap.damaged({ block, page, bytes }, sequence),
+          );
+        });
+        this.#lostPages += record.pages.length;
+        return `${record.pages.length} pages of block ${block} from page ${record.pages[0]} on`;
+      }
+      case "zeros": {
+        const { block } = record;
+        // Small on the wire, but each of its pages is remembered here.
+        this.#damagedBytes += record.pages.length * MARK_COST_BYTES;
+        record.pages.forEach((page) =>
+          this.#count(
+            `page ${page} of block ${block}`,
+            this.#bitmap.damaged({ block, page, bytes: null }, sequence),
+          )
+        );
+        this.#lostPages += record.pages.length;
+        return `${record.pages.length} zero pages of block ${block} from page ${
+          record.pages[0]
+        } on`;
+      }
+      case "setup":
+      case "state":
+        this.#again(
+          `${record.type} at ${record.offset}`,
+          () => this.#sealer.streamPiece(record.type, record),
+        );
+        return `${
+          record.type === "setup" ? "the stream's head" : "the device state"
+        } at ${record.offset}`;
+      case "round":
+        this.#again(`round ${record.round}`, () => this.#sealer.roundAgain(record));
+        return `the end of round ${record.round}`;
+    }
+  }
+
+  /** Seals a piece again at once, or when the administrator says so. */
+  #again(what: string, seal: () => void): void {
+    const damages = (this.#pieceDamages.get(what) ?? 0) + 1;
+    this.#pieceDamages.set(what, damages);
+    this.#count(what, damages);
+    if (this.alarm === null) seal();
+    else this.#held.push(seal);
+  }
+
+  #count(what: string, damages: number): void {
+    if (damages <= this.#mostDamages) return;
+    this.#mostDamages = damages;
+    this.#mostDamagedWhat = what;
+  }
+
+  /** Opens our own copy: what was sealed is all that is left of the page, the VM may have stopped. */
+  #open(payload: Uint8Array): Uint8Array {
+    const header = readRecordHeader(new DataView(payload.buffer, payload.byteOffset), 0)!;
+    const suite = this.#suites[header.suite]!;
+    const key = this.#schedule.dataKey({
+      lane: header.lane,
+      keyNumber: header.keyNumber,
+      suiteId: suite.id,
+      keyBytes: suite.keyBytes,
+    });
+    using opener = guardOpener(suite, key);
+    key.fill(0);
+    const bodyEnd = payload.length - suite.tagBytes;
+    const plaintext = new Uint8Array(bodyEnd - RECORD_HEADER_BYTES);
+    opener.begin(
+      new SequenceNonce(suite.nonceBytes).of(header.sequence),
+      payload.subarray(0, RECORD_HEADER_BYTES),
+      payload.subarray(bodyEnd),
+    );
+    opener.update(payload.subarray(RECORD_HEADER_BYTES, bodyEnd), plaintext);
+    if (!opener.finish()) {
+      throw new MigrationError(
+        "protocol",
+        `Cannot open our own record ${header.sequence}: it changed in memory`,
+      );
+    }
+    return plaintext;
+  }
+}

@@ -1,0 +1,194 @@
+import assert from "node:assert/strict";
+import type { DestinationJournalState, SourceJournalState } from "../../migration/ports.ts";
+import {
+  type DestinationStanding,
+  destinationStanding,
+  type SourceStanding,
+  sourceStanding,
+  type Verdict,
+  verdict,
+} from "../../migration/recovery_rules.ts";
+
+const counters = { dirtySyncCount: 3, normal: 100, duplicate: 20 };
+const released: SourceJournalState[] = ["open", "releasing", "released"];
+
+function record(states: SourceJournalState[], known = true) {
+  return { states, before: "running" as const, counters: known ? counters : null };
+}
+
+const sources: [string, string, string | null, SourceJournalState[], SourceStanding][] = [
+  ["runs", "running", null, ["open"], "here"],
+  ["runs, its migration having failed", "running", "failed", released, "here"],
+  ["is paused", "paused", "cancelled", ["open"], "here"],
+  ["was never started", "prelaunch", null, ["open"], "here"],
+  ["hangs in the last round", "finish-migrate", "device", ["open", "releasing"], "waiting"],
+  ["stands as before, in postmigrate", "postmigrate", "failed", released, "here"],
+  ["stands as before, cancelled", "postmigrate", "cancelled", ["open"], "here"],
+  ["is about to be completed", "postmigrate", "device", released, "waiting"],
+  ["has completed", "postmigrate", "completed", released, "postmigrate"],
+  ["has completed unjournalled", "postmigrate", "completed", ["open", "releasing"], "postmigrate"],
+  ["went on to another migration", "postmigrate", "completed", [...released, "ran"], "elsewhere"],
+  ["is gone", "gone", null, released, "gone"],
+];
+
+for (const [what, runState, migration, states, standing] of sources) {
+  Deno.test(`sourceStanding() is ${standing} when the source's QEMU ${what}`, () => {
+    assert.equal(sourceStanding({ runState, migration, counters }, record(states)), standing);
+  });
+}
+
+Deno.test("sourceStanding() takes only this migration's postmigrate for its own", () => {
+  const vm = { runState: "postmigrate", migration: "completed" };
+  const ours = record(released);
+  for (const other of ["dirtySyncCount", "normal", "duplicate"] as const) {
+    const changed = { ...counters, [other]: counters[other] + 1 };
+    assert.equal(sourceStanding({ ...vm, counters: changed }, ours), "elsewhere", other);
+  }
+  // It was never released: another migration completed.
+  assert.equal(sourceStanding({ ...vm, counters }, record(["open"], false)), "elsewhere");
+  // Nobody knows whose it is: nothing is discarded for that.
+  assert.equal(sourceStanding({ ...vm, counters: null }, ours), "waiting");
+});
+
+const destinations: [string, string | null, DestinationJournalState, DestinationStanding][] = [
+  ["inmigrate", null, "open", "neverRan"],
+  ["inmigrate", "active", "open", "neverRan"],
+  ["paused", "completed", "open", "loaded"],
+  ["prelaunch", "completed", "open", "loaded"],
+  ["gone", null, "open", "neverRan"],
+  ["paused", "completed", "loaded", "loaded"],
+  ["gone", null, "loaded", "neverRan"],
+  ["running", "completed", "loaded", "running"],
+  ["paused", "completed", "taking", "taking"],
+  ["running", "completed", "taking", "taking"],
+  ["gone", null, "taking", "takingGone"],
+  ["running", "completed", "running", "running"],
+  ["paused", "completed", "running", "running"],
+  ["gone", null, "running", "running"],
+  ["gone", null, "discarded", "neverRan"],
+];
+
+for (const [runState, migration, journal, standing] of destinations) {
+  Deno.test(`destinationStanding() is ${standing} with QEMU ${runState} (${migration}) under journal ${journal}`, () => {
+    assert.equal(destinationStanding({ runState, migration }, journal), standing);
+  });
+}
+
+type Act = Verdict["act"];
+const columns: DestinationStanding[] = [
+  "loaded",
+  "neverRan",
+  "taking",
+  "takingGone",
+  "running",
+  "unreachable",
+];
+/** PROTOCOL.md section 7.4, a row for each standing of the source; with `--declare-dead destination` where it differs. */
+const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]][] = [
+  ["here", "here", ["open"], [
+    "discard",
+    "discard",
+    "conflict",
+    "settled",
+    "conflict",
+    "settled",
+  ]],
+  ["here, released", "here", released, [
+    "discard",
+    "discard",
+    "conflict",
+    "settled",
+    "conflict",
+    "settled",
+  ]],
+  ["elsewhere", "elsewhere", [...released, "ran"], [
+    "discard",
+    "discard",
+    "conflict",
+    "settled",
+    "conflict",
+    "settled",
+  ]],
+  ["waiting", "waiting", ["open", "releasing"], [
+    "unknown",
+    "unknown",
+    "unknown",
+    "unknown",
+    "unknown",
+    "unknown",
+  ]],
+  ["postmigrate", "postmigrate", ["open", "releasing"], [
+    "release",
+    "resume",
+    "release",
+    ["unknown", "resume"],
+    "done",
+    ["unknown", "resume"],
+  ]],
+  ["postmigrate, released", "postmigrate", released, [
+    "release",
+    "resume",
+    "release",
+    ["unknown", "resume"],
+    "done",
+    ["unknown", "resume"],
+  ]],
+  ["gone", "gone", ["open"], [
+    "unknown",
+    "settled",
+    "release",
+    "settled",
+    "done",
+    "unknown",
+  ]],
+  ["gone, released", "gone", released, [
+    "release",
+    "settled",
+    "release",
+    "settled",
+    "done",
+    "unknown",
+  ]],
+  ["postmigrate, done", "postmigrate", [...released, "done"], columns.map(() => "done" as const)],
+  ["gone, done", "gone", [...released, "done"], columns.map(() => "done" as const)],
+  ["here, done", "here", [...released, "done"], columns.map(() => "conflict" as const)],
+];
+
+for (const [name, source, states, acts] of rows) {
+  Deno.test(`verdict() does what the table says with the source ${name}`, () => {
+    columns.forEach((destination, i) => {
+      const act = acts[i]!;
+      const [undeclared, declared] = Array.isArray(act) ? act : [act, act];
+      const of = (word: boolean) =>
+        verdict(source, destination, { record: record(states), declared: word }).act;
+      assert.equal(of(false), undeclared, destination);
+      assert.equal(of(true), declared, `${destination}, declared dead`);
+    });
+  });
+}
+
+Deno.test("verdict() never runs a copy that may be older than one that ran, and never two", () => {
+  for (const [, source, states] of rows) {
+    for (const destination of columns) {
+      const { act } = verdict(source, destination, { record: record(states), declared: false });
+      const may = `${source} ${destination} ${states.at(-1)}`;
+      if (act === "release") {
+        assert.ok(source === "postmigrate" || source === "gone", may);
+        assert.ok(destination === "loaded" || destination === "taking", may);
+        assert.ok(
+          source !== "gone" || destination === "taking" || states.includes("released"),
+          may,
+        );
+      }
+      if (act === "resume") {
+        assert.equal(source, "postmigrate", may);
+        assert.equal(destination, "neverRan", may);
+      }
+      if (act === "discard") assert.ok(destination === "loaded" || destination === "neverRan", may);
+      if (act === "done") {
+        assert.ok(source !== "here", may);
+        assert.ok(destination === "running" || states.includes("done"), may);
+      }
+    }
+  }
+});

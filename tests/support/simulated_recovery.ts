@@ -1,0 +1,126 @@
+/**
+ * `recover` on either host of a simulated migration, after its agents have ended or were killed.
+ *
+ * @module
+ */
+
+import assert from "node:assert/strict";
+import type { JournalEntry, TransportListener } from "../../migration/ports.ts";
+import {
+  recover,
+  type RecoveryOptions,
+  type RecoveryResult,
+  type RecoveryVm,
+} from "../../migration/recovery.ts";
+import { Loopback } from "./loopback.ts";
+import { identities, type SimulatedMigration } from "./simulated_migration.ts";
+
+/** How the two sides meet: who dials; the other listens, as `recover` or as a `receive` that is still there. */
+export interface RecoverySide {
+  declareDead?: boolean;
+  dryRun?: boolean;
+  meet: RecoveryOptions["meet"];
+  signal?: AbortSignal;
+}
+
+/** The source's QEMU, as `recover` sees it. */
+export function sourceRecoveryVm({ world, sourceVm }: SimulatedMigration): RecoveryVm {
+  return {
+    status: async () => {
+      await Promise.resolve();
+      const runState = world.source;
+      if (runState === "gone") return { runState, migration: null, counters: null };
+      const counters = await sourceVm.counters();
+      const migration = runState === "postmigrate" && !world.sourceStandsAgain
+        ? "completed"
+        : runState === "finish-migrate"
+        ? "device"
+        : world.captured === null
+        ? null
+        : "failed";
+      return { runState, migration, counters };
+    },
+    resume: () => sourceVm.resume(),
+    announce: () => Promise.resolve(),
+    quit: () => sourceVm.quit(),
+  };
+}
+
+/** The destination's. */
+export function destinationRecoveryVm({ world, destinationVm }: SimulatedMigration): RecoveryVm {
+  return {
+    status: async () => {
+      await Promise.resolve();
+      const runState = world.destination;
+      const migration = runState === "gone"
+        ? null
+        : runState === "inmigrate"
+        ? destinationVm.touched ? "active" : null
+        : "completed";
+      return { runState, migration, counters: null };
+    },
+    resume: async () => {
+      await destinationVm.run();
+    },
+    announce: () => destinationVm.announce(),
+    quit: () => destinationVm.quit(),
+  };
+}
+
+/** `recover` on one host. */
+export async function recoverSide(
+  run: SimulatedMigration,
+  side: "source" | "destination",
+  options: RecoverySide,
+): Promise<RecoveryResult> {
+  const source = side === "source";
+  const id = run.source.id;
+  const { entries, journal } = (source ? run.sourceJournals : run.destinationJournals)
+    .reopen(id, side);
+  const note = (text: string) => run.world.note(`recover at the ${side}: ${text}`);
+  const result = await recover({
+    id,
+    side,
+    vm: source ? sourceRecoveryVm(run) : destinationRecoveryVm(run),
+    entries: entries as readonly JournalEntry[],
+    journal,
+    identity: source ? identities.source : identities.destination,
+    peerKey: (source ? identities.destination : identities.source).publicKey,
+    meet: options.meet,
+    clock: run.clock,
+    signal: options.signal ?? new AbortController().signal,
+    declareDead: options.declareDead,
+    dryRun: options.dryRun,
+    onNote: note,
+  });
+  note(`${result.outcome} ${result.error?.message ?? ""}`);
+  return result;
+}
+
+/** The other host does not answer. */
+export const unreachable: RecoveryOptions["meet"] = {
+  dial: () => Promise.reject(new Error("Cannot dial: no route to host")),
+};
+
+/** `recover` on both hosts: one listens, the other dials. */
+export async function recoverBoth(
+  run: SimulatedMigration,
+  listens: "source" | "destination",
+): Promise<{ source: RecoveryResult; destination: RecoveryResult }> {
+  const listener = new Loopback();
+  const ends = new AbortController();
+  const meets = (side: string): RecoveryOptions["meet"] =>
+    side === listens
+      ? { listener: listener as TransportListener }
+      : { dial: () => Promise.resolve(listener.dial()) };
+  const other = listens === "source" ? "destination" : "source";
+  const listening = recoverSide(run, listens, { meet: meets(listens), signal: ends.signal });
+  const dialled = await recoverSide(run, other, { meet: meets(other) });
+  // One that found nothing to ask for has left the other waiting.
+  ends.abort();
+  const listened = await listening;
+  if (!listener.closed) listener.close();
+  const results = { [listens]: listened, [other]: dialled };
+  assert.ok(results["source"] !== undefined && results["destination"] !== undefined);
+  return { source: results["source"], destination: results["destination"] };
+}
