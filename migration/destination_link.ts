@@ -148,7 +148,7 @@ export class DestinationLink implements Disposable {
     await this.#landing?.catch(() => {});
   }
 
-  /** Resolves when there is a connection, when the budget is used up, or when `until` says so; `changed` is called to look again. */
+  /** Counts time without a connection from now on, if there is none; `onOver` is called when the budget is used up. */
   waitForAnother(onOver: () => void): void {
     if (this.#connection === null && this.#waiting === null) this.#wait(onOver);
   }
