@@ -41,7 +41,10 @@ export function runSend(options: SendOptions): Promise<number> {
     const peer = await resolvePeer(directory, options.peer);
     checks.passed("peer", encodeKey(peer.publicKey));
     await using stack = new AsyncDisposableStack();
-    const { vm, journalFacts } = await attach(options, stack);
+    const attaching = attach(options, stack);
+    // Opens libcrypto, while QEMU answers.
+    const registry = defaultRegistry();
+    const { vm, journalFacts } = await attaching;
     if (vm instanceof QemuSource) checks.attached(vm);
     else checks.passed("capabilities", "a micro-VM of this process");
     for (const drive of vm.facts.localDrives) {
@@ -63,7 +66,7 @@ export function runSend(options: SendOptions): Promise<number> {
       dial: () => dial(options),
       identity,
       peer: { publicKey: peer.publicKey, name: peer.name ?? encodeKey(peer.publicKey) },
-      registry: defaultRegistry(),
+      registry,
       suites: {
         user: [options.cipher],
         kernelText: [options.cipher],

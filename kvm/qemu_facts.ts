@@ -81,19 +81,29 @@ const remoteDrivers: readonly string[] = [
  * @throws {KvmError} `unsupported` when QEMU's list of RAM blocks cannot be read
  */
 export async function readFacts(qmp: QmpClient, process: ProcessIdentity): Promise<QemuFacts> {
-  const name = asObject(await qmp.execute("query-name"), "query-name").name;
-  const uuid = asObject(await qmp.execute("query-uuid"), "query-uuid").UUID;
-  const type = await qmp.execute("qom-get", { path: "/machine", property: "type" });
+  // One after the other they would cost a turn of QEMU's main loop each.
+  const [names, ids, type, qemuVersion, memoryBytes, ramBlocks, capabilities, drives] =
+    await Promise.all([
+      qmp.execute("query-name"),
+      qmp.execute("query-uuid"),
+      qmp.execute("qom-get", { path: "/machine", property: "type" }),
+      readVersion(qmp),
+      readMemoryBytes(qmp),
+      qmp.hmp("info ramblock"),
+      readCapabilities(qmp),
+      qmp.execute("query-block"),
+    ]);
+  const { name } = asObject(names, "query-name");
   const { pid, startTime, bootId } = process;
   return {
     name: typeof name === "string" && name !== "" ? name : null,
-    uuid: asText(uuid, "the UUID").toLowerCase(),
+    uuid: asText(asObject(ids, "query-uuid").UUID, "the UUID").toLowerCase(),
     machine: asText(type, "the machine type").replace(/-machine$/, ""),
-    qemuVersion: await readVersion(qmp),
-    memoryBytes: await readMemoryBytes(qmp),
-    blocks: parseRamBlocks(await qmp.hmp("info ramblock")),
-    capabilities: await readCapabilities(qmp),
-    localDrives: parseLocalDrives(await qmp.execute("query-block")),
+    qemuVersion,
+    memoryBytes,
+    blocks: parseRamBlocks(ramBlocks),
+    capabilities,
+    localDrives: parseLocalDrives(drives),
     process: { pid, startTime, bootId },
   };
 }
