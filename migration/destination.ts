@@ -20,7 +20,6 @@ import {
   type AcceptMessage,
   type FinishMessage,
   type Message,
-  pageClasses,
   type RefuseMessage,
 } from "./messages.ts";
 import { judgeOffer, refuse } from "./offer_answer.ts";
@@ -37,6 +36,7 @@ import type {
 import type { RecordContent } from "./record_content.ts";
 import { RecordOpener } from "./record_opener.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
+import { SealedBodyReader, suiteTable } from "./sealed_bodies.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -360,10 +360,9 @@ export class Destination {
       acceptBytes,
     });
     const schedule = new KeySchedule(secret);
-    const ids = [...new Set(pageClasses.map((pageClass) => accept.suites[pageClass]))];
+    const { suites } = suiteTable(accept.suites, registry);
     const opener = new RecordOpener({
-      schedule,
-      suites: ids.map((id) => registry.get(id)),
+      bodies: new SealedBodyReader({ schedule, suites }),
       lane: 0,
       blocks: admitted.offer.blocks,
     });

@@ -7,7 +7,7 @@
 
 import { MigrationError } from "./errors.ts";
 import { MAX_SETUP_BYTES, MAX_STATE_BYTES } from "./limits.ts";
-import type { PageEvents } from "./ports.ts";
+import type { PageClassifier, PageEvents } from "./ports.ts";
 import type { RecordSealer } from "./record_sealer.ts";
 import type { Rounds, RoundStatistics } from "./rounds.ts";
 
@@ -15,6 +15,7 @@ import type { Rounds, RoundStatistics } from "./rounds.ts";
 export class PageStream implements PageEvents {
   readonly #sealer: RecordSealer;
   readonly #rounds: Rounds;
+  readonly #classifier: PageClassifier | null;
   readonly #onSetup: () => void;
   readonly #onRound: (closed: RoundStatistics, vmStopped: boolean) => void;
   readonly #setup = new Pieces(MAX_SETUP_BYTES, "the stream before the first page");
@@ -28,12 +29,15 @@ export class PageStream implements PageEvents {
   constructor(options: {
     sealer: RecordSealer;
     rounds: Rounds;
+    /** Looks again when a round begins. */
+    classifier?: PageClassifier | null;
     onSetup: () => void;
     onRound: (closed: RoundStatistics, vmStopped: boolean) => void;
   }) {
     this.#onSetup = options.onSetup;
     this.#sealer = options.sealer;
     this.#rounds = options.rounds;
+    this.#classifier = options.classifier ?? null;
     this.#onRound = options.onRound;
   }
 
@@ -44,6 +48,7 @@ export class PageStream implements PageEvents {
 
   /** SETUP has arrived: lets everything through that was held. */
   openGate(): void {
+    this.#classifier?.refresh();
     const held = this.#held ?? [];
     this.#held = null;
     for (const event of held) event();
@@ -123,6 +128,7 @@ export class PageStream implements PageEvents {
   #nextRound(): void {
     this.#sealer.endRound();
     this.#onRound(this.#rounds.next(), this.#stopped);
+    this.#classifier?.refresh();
   }
 }
 

@@ -7,6 +7,8 @@
  * @module
  */
 
+import type { PageClass } from "./message_types.ts";
+
 /** A monotonic clock in milliseconds, and timers on it. */
 export interface Clock {
   /** Milliseconds since an arbitrary start; never goes back. */
@@ -145,6 +147,59 @@ export interface PageSource {
   next(events: PageEvents): Promise<boolean>;
   /** Ends the stream: the VM sees its migration fail and goes on. A pending `next` rejects. */
   close(): void;
+}
+
+/** Tells which class a page is in (the paper's monitor function). */
+export interface PageClassifier {
+  /** Class of a 4 KiB page of a block; `user` for one that is not known. Called for every page. */
+  classOf(block: number, page: number): PageClass;
+  /**
+   * Looks at the guest's page tables again, within its time budget; what it could not look at counts as `user`.
+   * Called at each round's start, synchronously, whether the VM runs or stands.
+   */
+  refresh(): void;
+  /** For the report. */
+  summary(): ClassifierSummary;
+}
+
+/** What a {@linkcode PageClassifier} did. */
+export interface ClassifierSummary {
+  /** Address spaces found at the last refresh. */
+  addressSpaces: number;
+  /** How often it looked. */
+  refreshes: number;
+  /** How long the last refresh took. */
+  lastRefreshMs: number;
+  /** Why every page counts as `user`; null when they do not. */
+  why: string | null;
+}
+
+/** Bits of a page's byte in {@linkcode PagingReading}; 0 says that nothing is known of it. */
+export const pagingFlags = {
+  /** An address space maps it for ring 3. */
+  user: 1,
+  /** The kernel maps it, and runs it as code. */
+  kernelExecutable: 2,
+  /** The kernel maps it. */
+  kernel: 4,
+  /** The page tables were asked about it. */
+  known: 8,
+} as const;
+
+/** What the guest's page tables say. */
+export interface PagingReading {
+  /** Why nothing can be told of any page; null when `marks` can be used. */
+  why: string | null;
+  /** Address spaces that map anything for processes. */
+  addressSpaces: number;
+  /** Index as in `VmFacts.blocks`: a byte per 4 KiB page, of {@linkcode pagingFlags}; null for a block that nothing is known of. */
+  marks: readonly (Uint8Array | null)[];
+}
+
+/** Reads the guest's page tables from outside. */
+export interface PagingReader {
+  /** Reads them as they are now; gives up after `budgetMs`. Never throws: the reading says what went wrong. */
+  read(budgetMs: number): PagingReading;
 }
 
 /** The VM at the source. */

@@ -5,10 +5,7 @@
  * @module
  */
 
-import { guardSealer } from "../ciphers/guard.ts";
-import type { CipherSuite, Sealer } from "../ciphers/suite.ts";
 import { FRAME_DATA, writeFrameHeader } from "./frame.ts";
-import type { KeySchedule } from "./key_schedule.ts";
 import {
   FRAME_HEADER_BYTES,
   MAX_BYTES_PER_KEY,
@@ -19,21 +16,17 @@ import {
   PAGE_BYTES,
   RECORD_HEADER_BYTES,
 } from "./limits.ts";
-import type { PageClass } from "./messages.ts";
+import { type PageClass, pageClasses } from "./messages.ts";
 import type { MistakeBitmap } from "./mistake_bitmap.ts";
-import { recordTypes, SequenceNonce, writeRecordHeader, writeUint64 } from "./record.ts";
+import type { PageClassifier } from "./ports.ts";
+import { recordTypes, writeRecordHeader, writeUint64 } from "./record.ts";
+import type { BodyContent, BodyWriter } from "./record_bodies.ts";
 import type { Rounds } from "./rounds.ts";
-import type { SealedWindow, Slab } from "./window.ts";
-
-/** One suite of the migration, with the sealer of the current key number once it was needed. */
-interface SuiteState {
-  readonly suite: CipherSuite;
-  readonly nonce: SequenceNonce;
-  sealer: Sealer | null;
-}
+import type { SealedWindow } from "./window.ts";
 
 /** Pages of one class and block that wait to be sealed together. */
 interface OpenPages {
+  readonly pageClass: PageClass;
   block: number;
   count: number;
   /** The plaintext up to the pages: type, block, count, list. */
@@ -42,60 +35,49 @@ interface OpenPages {
   readonly bytes: Uint8Array[];
 }
 
+/** Pages of zeros, likewise. */
+interface OpenZeros {
+  readonly pageClass: PageClass;
+  block: number;
+  count: number;
+  readonly head: Uint8Array;
+  readonly view: DataView;
+}
+
 /** Seals one lane. Records are numbered from 1, without a gap, whatever the key. */
 export class RecordSealer implements Disposable {
-  readonly #schedule: KeySchedule;
+  readonly #bodies: BodyWriter;
   readonly #window: SealedWindow;
   readonly #rounds: Rounds;
   readonly #mistakes: MistakeBitmap;
+  readonly #classifier: PageClassifier | null;
   readonly #lane: number;
-  readonly #suites: SuiteState[];
-  readonly #suiteOf: Record<PageClass, number>;
-  readonly #pages: OpenPages;
-  readonly #zeros: {
-    block: number;
-    count: number;
-    readonly head: Uint8Array;
-    readonly view: DataView;
-  };
+  readonly #pages: Readonly<Record<PageClass, OpenPages>>;
+  readonly #zeros: Readonly<Record<PageClass, OpenZeros>>;
   #keyNumber = 0;
   #recordsUnderKey = 0;
   #bytesUnderKey = 0;
   #sequence = 0;
 
   constructor(options: {
-    schedule: KeySchedule;
+    /** What protects the bodies. Ends with this sealer. */
+    bodies: BodyWriter;
     window: SealedWindow;
     rounds: Rounds;
     /** Told which record carries each page now. */
     mistakes: MistakeBitmap;
+    /** Tells pages apart; without it all are `user`. */
+    classifier?: PageClassifier | null;
     lane: number;
-    /** The distinct suites, in the order of their wire index. */
-    suites: readonly CipherSuite[];
-    /** Wire index of each class's suite. */
-    suiteOf: Record<PageClass, number>;
   }) {
-    this.#schedule = options.schedule;
+    this.#bodies = options.bodies;
     this.#window = options.window;
     this.#rounds = options.rounds;
     this.#mistakes = options.mistakes;
+    this.#classifier = options.classifier ?? null;
     this.#lane = options.lane;
-    this.#suiteOf = options.suiteOf;
-    this.#suites = options.suites.map((suite) => ({
-      suite,
-      nonce: new SequenceNonce(suite.nonceBytes),
-      sealer: null,
-    }));
-    const pagesHead = new Uint8Array(3 + 4 * MAX_PAGES_PER_RECORD);
-    this.#pages = {
-      block: 0,
-      count: 0,
-      head: pagesHead,
-      headView: new DataView(pagesHead.buffer),
-      bytes: new Array(MAX_PAGES_PER_RECORD),
-    };
-    const zerosHead = new Uint8Array(4 + 4 * MAX_ZEROS_PER_RECORD);
-    this.#zeros = { block: 0, count: 0, head: zerosHead, view: new DataView(zerosHead.buffer) };
+    this.#pages = perClass(newPages);
+    this.#zeros = perClass(newZeros);
   }
 
   /** The sequence of the last sealed record; 0 before the first. */
@@ -105,9 +87,9 @@ export class RecordSealer implements Disposable {
 
   /** Takes a page; `bytes` must stay valid until the record is sealed (`sealOpen` at the latest). */
   page(block: number, page: number, bytes: Uint8Array): void {
-    const open = this.#pages;
+    const open = this.#pages[this.#classifier?.classOf(block, page) ?? "user"];
     if (open.count === MAX_PAGES_PER_RECORD || (open.block !== block && open.count > 0)) {
-      this.#sealPages();
+      this.#sealPages(open);
     }
     open.block = block;
     open.headView.setUint32(3 + 4 * open.count, page);
@@ -116,9 +98,9 @@ export class RecordSealer implements Disposable {
 
   /** Takes a page of zeros. */
   zero(block: number, page: number): void {
-    const open = this.#zeros;
+    const open = this.#zeros[this.#classifier?.classOf(block, page) ?? "user"];
     if (open.count === MAX_ZEROS_PER_RECORD || (open.block !== block && open.count > 0)) {
-      this.#sealZeros();
+      this.#sealZeros(open);
     }
     open.block = block;
     open.view.setUint32(4 + 4 * open.count++, page);
@@ -126,8 +108,10 @@ export class RecordSealer implements Disposable {
 
   /** Seals what is open: before the views that `page` was given end, and before a round ends. */
   sealOpen(): void {
-    if (this.#pages.count > 0) this.#sealPages();
-    if (this.#zeros.count > 0) this.#sealZeros();
+    for (const pageClass of pageClasses) {
+      if (this.#pages[pageClass].count > 0) this.#sealPages(this.#pages[pageClass]);
+      if (this.#zeros[pageClass].count > 0) this.#sealZeros(this.#zeros[pageClass]);
+    }
   }
 
   /** The sequence after `sequence` comes next: those up to it were used by somebody else's frames. */
@@ -154,7 +138,14 @@ export class RecordSealer implements Disposable {
     view.setUint8(0, recordTypes[type]);
     view.setUint32(1, piece.offset);
     view.setUint32(5, piece.total);
-    this.#seal("kernelData", head, [piece.bytes], 1, piece.bytes.length);
+    const { bytes } = piece;
+    this.#seal({
+      pageClass: "kernelData",
+      head,
+      pieces: [bytes],
+      count: 1,
+      pieceBytes: bytes.length,
+    });
   }
 
   /** Ends the round: seals what is open, then ROUND under the round's own key; the next record has a new key. */
@@ -177,52 +168,54 @@ export class RecordSealer implements Disposable {
     view.setUint32(1, round);
     writeUint64(view, 5, pages);
     writeUint64(view, 13, zeros);
-    this.#seal("kernelData", head, [], 0, 0);
+    this.#seal({ pageClass: "kernelData", head, pieces: [], count: 0, pieceBytes: 0 });
   }
 
   /** Wipes the keys. */
   [Symbol.dispose](): void {
-    this.#dropSealers();
+    this.#bodies[Symbol.dispose]();
   }
 
-  #sealPages(): void {
-    const open = this.#pages;
-    const { head, count } = open;
+  #sealPages(open: OpenPages): void {
+    const { pageClass, head, count } = open;
+    const pieceBytes = count * PAGE_BYTES;
     head[0] = recordTypes.pages;
     head[1] = open.block;
     head[2] = count;
     open.count = 0;
-    this.#seal("user", head.subarray(0, 3 + 4 * count), open.bytes, count, count * PAGE_BYTES);
+    this.#seal({
+      pageClass,
+      head: head.subarray(0, 3 + 4 * count),
+      pieces: open.bytes,
+      count,
+      pieceBytes,
+    });
     this.#mistakes.sealed(open.block, { list: open.headView, at: 3, count }, this.#sequence);
     const round = this.#rounds.current;
-    round.pages.user += count;
-    round.bytes += count * PAGE_BYTES;
+    round.pages[pageClass] += count;
+    round.bytes += pieceBytes;
   }
 
-  #sealZeros(): void {
-    const open = this.#zeros;
-    const { head, count } = open;
+  #sealZeros(open: OpenZeros): void {
+    const { pageClass, head, count } = open;
     head[0] = recordTypes.zeros;
     head[1] = open.block;
     open.view.setUint16(2, count);
     open.count = 0;
-    this.#seal("user", head.subarray(0, 4 + 4 * count), [], 0, 0);
+    this.#seal({
+      pageClass,
+      head: head.subarray(0, 4 + 4 * count),
+      pieces: [],
+      count: 0,
+      pieceBytes: 0,
+    });
     this.#mistakes.sealed(open.block, { list: open.view, at: 4, count }, this.#sequence);
     this.#rounds.current.pages.zero += count;
   }
 
-  /** Seals `head` and the first `count` of `pieces` as one record at the end of the window. */
-  #seal(
-    pageClass: PageClass,
-    head: Uint8Array,
-    pieces: Uint8Array[],
-    count: number,
-    pieceBytes: number,
-  ): void {
-    const suiteIndex = this.#suiteOf[pageClass];
-    const state = this.#suites[suiteIndex]!;
-    const { tagBytes } = state.suite;
-    const bodyLength = head.length + pieceBytes + tagBytes;
+  /** Seals one record at the end of the window. */
+  #seal(content: BodyContent): void {
+    const bodyLength = this.#bodies.bodyBytes(content);
     const frameLength = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bodyLength;
     if (
       this.#recordsUnderKey === MAX_RECORDS_PER_KEY ||
@@ -230,62 +223,55 @@ export class RecordSealer implements Disposable {
     ) {
       this.#nextKey();
     }
-    const slab: Slab = this.#window.reserve(frameLength);
-    const { bytes, view } = slab;
-    const headerAt = slab.usedBytes + FRAME_HEADER_BYTES;
-    const sequence = ++this.#sequence;
-    writeFrameHeader(view, slab.usedBytes, FRAME_DATA, RECORD_HEADER_BYTES + bodyLength);
-    writeRecordHeader(view, headerAt, {
-      suite: suiteIndex,
+    const { bytes, view, usedBytes } = this.#window.reserve(frameLength);
+    const header = {
+      suite: this.#bodies.suiteOf(content.pageClass),
       lane: this.#lane,
       keyNumber: this.#keyNumber,
-      sequence,
+      sequence: ++this.#sequence,
       bodyLength,
-    });
-    const bodyAt = headerAt + RECORD_HEADER_BYTES;
-    const sealer = state.sealer ??= this.#newSealer(state.suite);
-    sealer.begin(state.nonce.of(sequence), bytes.subarray(headerAt, bodyAt));
-    // Copied first and sealed in place by one call: faster than a call a page, which the list before the
-    // pages would leave off the cipher's block boundary.
-    bytes.set(head, bodyAt);
-    let at = bodyAt + head.length;
-    for (let i = 0; i < count; i++) {
-      bytes.set(pieces[i]!, at);
-      at += pieces[i]!.length;
-    }
-    const body = bytes.subarray(bodyAt, at);
-    sealer.update(body, body);
-    sealer.finish(bytes.subarray(at, at + tagBytes));
+    };
+    writeFrameHeader(view, usedBytes, FRAME_DATA, RECORD_HEADER_BYTES + bodyLength);
+    const recordAt = usedBytes + FRAME_HEADER_BYTES;
+    writeRecordHeader(view, recordAt, header);
+    this.#bodies.write(content, bytes.subarray(recordAt, usedBytes + frameLength), header);
     this.#recordsUnderKey++;
     this.#bytesUnderKey += bodyLength;
     const round = this.#rounds.current;
     round.sealedBytes += frameLength;
     round.keyNumber = this.#keyNumber;
-    this.#window.commit(frameLength, sequence);
-  }
-
-  #newSealer(suite: CipherSuite): Sealer {
-    const key = this.#schedule.dataKey({
-      lane: this.#lane,
-      keyNumber: this.#keyNumber,
-      suiteId: suite.id,
-      keyBytes: suite.keyBytes,
-    });
-    const sealer = guardSealer(suite, key);
-    key.fill(0);
-    return sealer;
+    this.#window.commit(frameLength, header.sequence);
   }
 
   #nextKey(): void {
-    this.#dropSealers();
+    this.#bodies.dropKeys();
     this.#keyNumber++;
     this.#recordsUnderKey = this.#bytesUnderKey = 0;
   }
+}
 
-  #dropSealers(): void {
-    for (const state of this.#suites) {
-      state.sealer?.[Symbol.dispose]();
-      state.sealer = null;
-    }
-  }
+function perClass<T>(make: (pageClass: PageClass) => T): Record<PageClass, T> {
+  return {
+    user: make("user"),
+    kernelText: make("kernelText"),
+    kernelData: make("kernelData"),
+    unmapped: make("unmapped"),
+  };
+}
+
+function newPages(pageClass: PageClass): OpenPages {
+  const head = new Uint8Array(3 + 4 * MAX_PAGES_PER_RECORD);
+  return {
+    pageClass,
+    block: 0,
+    count: 0,
+    head,
+    headView: new DataView(head.buffer),
+    bytes: new Array(MAX_PAGES_PER_RECORD),
+  };
+}
+
+function newZeros(pageClass: PageClass): OpenZeros {
+  const head = new Uint8Array(4 + 4 * MAX_ZEROS_PER_RECORD);
+  return { pageClass, block: 0, count: 0, head, view: new DataView(head.buffer) };
 }

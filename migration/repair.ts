@@ -6,22 +6,18 @@
  * @module
  */
 
-import { guardOpener } from "../ciphers/guard.ts";
-import type { CipherSuite } from "../ciphers/suite.ts";
 import { DamagedSequences } from "./damaged_sequences.ts";
 import { MigrationError } from "./errors.ts";
-import type { KeySchedule } from "./key_schedule.ts";
 import {
   FRAME_HEADER_BYTES,
   MAX_KEY_NUMBER_LEAD,
   MAX_TRIES,
   MIN_DAMAGE_BYTES,
   PAGE_BYTES,
-  RECORD_HEADER_BYTES,
 } from "./limits.ts";
 import type { MistakeBitmap } from "./mistake_bitmap.ts";
 import type { RamBlock } from "./ports.ts";
-import { readRecordHeader, SequenceNonce } from "./record.ts";
+import type { BodyWriter } from "./record_bodies.ts";
 import { RecordParser } from "./record_content.ts";
 import type { RecordSealer } from "./record_sealer.ts";
 import type { SealedWindow } from "./window.ts";
@@ -34,8 +30,7 @@ const MAX_SKIPPED = MAX_KEY_NUMBER_LEAD;
 
 /** See the module. One lane. */
 export class Repair {
-  readonly #schedule: KeySchedule;
-  readonly #suites: readonly CipherSuite[];
+  readonly #bodies: BodyWriter;
   readonly #window: SealedWindow;
   readonly #sealer: RecordSealer;
   readonly #bitmap: MistakeBitmap;
@@ -55,8 +50,8 @@ export class Repair {
   #alarmBytes: number;
 
   constructor(options: {
-    schedule: KeySchedule;
-    suites: readonly CipherSuite[];
+    /** What sealed the records. */
+    bodies: BodyWriter;
     window: SealedWindow;
     sealer: RecordSealer;
     bitmap: MistakeBitmap;
@@ -67,8 +62,7 @@ export class Repair {
     alarmBytes: number;
   }) {
     this.#alarmBytes = options.alarmBytes;
-    this.#schedule = options.schedule;
-    this.#suites = options.suites;
+    this.#bodies = options.bodies;
     this.#window = options.window;
     this.#sealer = options.sealer;
     this.#bitmap = options.bitmap;
@@ -153,9 +147,9 @@ export class Repair {
     if (frame === null) {
       throw new MigrationError("protocol", `Cannot repair record ${sequence}: it was acknowledged`);
     }
-    return [
-      `record ${sequence}: ${this.#mend(sequence, this.#open(frame.subarray(FRAME_HEADER_BYTES)))}`,
-    ];
+    // Our own copy: what was sealed is all that is left of the page, the VM may have stopped.
+    const content = this.#bodies.reopen(frame.subarray(FRAME_HEADER_BYTES));
+    return [`record ${sequence}: ${this.#mend(sequence, content)}`];
   }
 
   /** Seals all marked pages again, as new records: the VM has stopped, and no record is open. @returns whether there were any */
@@ -228,34 +222,5 @@ export class Repair {
     if (damages <= this.#mostDamages) return;
     this.#mostDamages = damages;
     this.#mostDamagedWhat = what;
-  }
-
-  /** Opens our own copy: what was sealed is all that is left of the page, the VM may have stopped. */
-  #open(payload: Uint8Array): Uint8Array {
-    const header = readRecordHeader(new DataView(payload.buffer, payload.byteOffset), 0)!;
-    const suite = this.#suites[header.suite]!;
-    const key = this.#schedule.dataKey({
-      lane: header.lane,
-      keyNumber: header.keyNumber,
-      suiteId: suite.id,
-      keyBytes: suite.keyBytes,
-    });
-    using opener = guardOpener(suite, key);
-    key.fill(0);
-    const bodyEnd = payload.length - suite.tagBytes;
-    const plaintext = new Uint8Array(bodyEnd - RECORD_HEADER_BYTES);
-    opener.begin(
-      new SequenceNonce(suite.nonceBytes).of(header.sequence),
-      payload.subarray(0, RECORD_HEADER_BYTES),
-      payload.subarray(bodyEnd),
-    );
-    opener.update(payload.subarray(RECORD_HEADER_BYTES, bodyEnd), plaintext);
-    if (!opener.finish()) {
-      throw new MigrationError(
-        "protocol",
-        `Cannot open our own record ${header.sequence}: it changed in memory`,
-      );
-    }
-    return plaintext;
   }
 }

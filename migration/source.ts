@@ -12,13 +12,7 @@ import { MigrationError } from "./errors.ts";
 import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "./failure.ts";
 import { encodeKey } from "./identity.ts";
 import { DEFAULT_REPAIR_BUDGET_BYTES, DISCARD_WAIT_MS, MAX_HITS } from "./limits.ts";
-import {
-  type AbortMessage,
-  type Message,
-  type PageClass,
-  pageClasses,
-  type RunningMessage,
-} from "./messages.ts";
+import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
 import { MistakeBitmap } from "./mistake_bitmap.ts";
 import {
   closeTransport,
@@ -36,6 +30,7 @@ import { RecordSealer } from "./record_sealer.ts";
 import { Repair } from "./repair.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
 import { Rounds, type RoundStatistics } from "./rounds.ts";
+import { SealedBodyWriter, suiteTable } from "./sealed_bodies.ts";
 import { SourceLink } from "./source_link.ts";
 import type { SourceOptions } from "./source_options.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
@@ -233,32 +228,26 @@ export class Source {
     const { vm, registry, journals, clock, live, peer, maxTimeMs } = this.#options;
     const { connection, accept, schedule } = this.#opened!;
     await this.#enter("starting");
-    const ids = [...new Set(pageClasses.map((pageClass) => accept.suites[pageClass]))];
-    const suiteOf = Object.fromEntries(
-      pageClasses.map((pageClass) => [pageClass, ids.indexOf(accept.suites[pageClass])]),
-    ) as Record<PageClass, number>;
     this.#rounds = new Rounds(vm.facts.blocks, clock);
-    const suites = ids.map((id) => registry.get(id));
     const { blocks } = vm.facts;
     const bitmap = new MistakeBitmap(blocks);
     const link = this.#link = this.#makeLink(schedule.joinKey());
     const { window } = link;
     const rounds = this.#rounds;
+    const bodies = new SealedBodyWriter({ schedule, ...suiteTable(accept.suites, registry) });
     const sealer = new RecordSealer({
-      schedule,
+      bodies,
       window,
       rounds,
       mistakes: bitmap,
+      classifier: this.#options.classifier ?? null,
       lane: 0,
-      suites,
-      suiteOf,
     });
     this.#sealer = sealer;
     const budgetBytes = accept.limits.repairBudgetBytes;
     const alarmBytes = Math.min(budgetBytes, DEFAULT_REPAIR_BUDGET_BYTES);
     this.#repair = new Repair({
-      schedule,
-      suites,
+      bodies,
       window,
       sealer,
       bitmap,
@@ -310,6 +299,7 @@ export class Source {
     const stream = new PageStream({
       sealer: this.#sealer!,
       rounds: this.#rounds!,
+      classifier: this.#options.classifier ?? null,
       onSetup: () => window.flush(),
       onRound: (closed, vmStopped) => this.#roundClosed(closed, vmStopped),
     });

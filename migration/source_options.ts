@@ -7,7 +7,14 @@
 import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { Identity } from "./identity.ts";
 import type { MigrationLimits, SuiteOffers } from "./messages.ts";
-import type { Clock, JournalStore, LiveSettings, SourceVm, Transport } from "./ports.ts";
+import type {
+  Clock,
+  JournalStore,
+  LiveSettings,
+  PageClassifier,
+  SourceVm,
+  Transport,
+} from "./ports.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { EnteredHook, SourceState } from "./states.ts";
 
@@ -25,6 +32,8 @@ export interface SourceOptions {
   registry: CipherRegistry;
   /** Acceptable suites per class, best first. */
   suites: SuiteOffers;
+  /** Tells pages apart; without it all are `user`. */
+  classifier?: PageClassifier | null;
   /** Budgets of time and memory. */
   limits: MigrationLimits;
   /** Settings of the live phase. */

@@ -18,6 +18,7 @@ import { PageStream } from "../../migration/page_stream.ts";
 import type { PageEvents } from "../../migration/ports.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
 import { type StageRun, timed } from "./profile_clock.ts";
 
@@ -76,13 +77,15 @@ export async function handOutAndSeal(vm: MicroVm): Promise<StageRun> {
     ({ lastSequence }) => window.acknowledge(lastSequence),
   );
   using sealer = new RecordSealer({
-    schedule,
+    bodies: new SealedBodyWriter({
+      schedule,
+      suites: [defaultRegistry().get("aes-256-gcm")],
+      suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
+    }),
     window,
     rounds,
     mistakes: new MistakeBitmap(blocks),
     lane: 0,
-    suites: [defaultRegistry().get("aes-256-gcm")],
-    suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
   });
   const stream = new PageStream({ sealer, rounds, onSetup: () => {}, onRound: () => {} });
   using pages = new MicroPageSource(vm, { settings: {}, hooks: { stop: () => {} } });

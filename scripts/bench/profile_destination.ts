@@ -15,6 +15,7 @@ import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { RecordOpener } from "../../migration/record_opener.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyReader, SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
 import type { BenchVm } from "./bench_vm.ts";
 import { type StageRun, timed } from "./profile_clock.ts";
@@ -60,13 +61,15 @@ export async function openRecords(options: { bytes: number }): Promise<StageRun>
       }
     });
     using sealer = new RecordSealer({
-      schedule,
+      bodies: new SealedBodyWriter({
+        schedule,
+        suites: [suite],
+        suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
+      }),
       window,
       mistakes: new MistakeBitmap(blocks),
       rounds: new Rounds(blocks, systemClock),
       lane: 0,
-      suites: [suite],
-      suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
     });
     const page = crypto.getRandomValues(new Uint8Array(PAGE_BYTES));
     while (last < SEALED_RECORDS * MAX_PAGES_PER_RECORD) sealer.page(0, last++, page);
@@ -76,7 +79,11 @@ export async function openRecords(options: { bytes: number }): Promise<StageRun>
   return await timed(() => {
     let bytes = 0;
     while (bytes < options.bytes) {
-      using opener = new RecordOpener({ schedule, suites: [suite], lane: 0, blocks });
+      using opener = new RecordOpener({
+        bodies: new SealedBodyReader({ schedule, suites: [suite] }),
+        lane: 0,
+        blocks,
+      });
       for (const payload of payloads) {
         const record = opener.open(payload);
         if (record.type !== "pages") throw new Error("Cannot open a record of the profile's own");

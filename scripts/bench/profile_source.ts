@@ -16,6 +16,7 @@ import { PageStream } from "../../migration/page_stream.ts";
 import type { PageEvents } from "../../migration/ports.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow, type Slab } from "../../migration/window.ts";
 import type { BenchVm } from "./bench_vm.ts";
 import { type StageRun, timed } from "./profile_clock.ts";
@@ -124,13 +125,15 @@ async function pump(
     while (sent.length > 0 && sent[0]!.end <= written) window.acknowledge(sent.shift()!.sequence);
   };
   using sealer = new RecordSealer({
-    schedule,
+    bodies: new SealedBodyWriter({
+      schedule,
+      suites: [suite],
+      suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
+    }),
     window,
     mistakes: new MistakeBitmap(blocks),
     rounds,
     lane: 0,
-    suites: [suite],
-    suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
   });
   const stream = new PageStream({ sealer, rounds, onSetup: () => {}, onRound: () => {} });
   return await withStream(vm, options.directory, (conn) =>

@@ -27,6 +27,7 @@ import {
 import { type OpenedRecord, RecordOpener } from "../../migration/record_opener.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyReader, SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
 
 const registry = defaultRegistry();
@@ -53,7 +54,8 @@ function sealing() {
   });
   const rounds = new Rounds(blocks, clock);
   const mistakes = new MistakeBitmap(blocks);
-  const sealer = new RecordSealer({ schedule, window, rounds, mistakes, lane: 0, suites, suiteOf });
+  const bodies = new SealedBodyWriter({ schedule, suites, suiteOf });
+  const sealer = new RecordSealer({ bodies, window, rounds, mistakes, lane: 0 });
   return {
     sealer,
     rounds,
@@ -70,7 +72,8 @@ function sealing() {
 
 function opening(overSuites: readonly CipherSuite[] = suites) {
   const schedule = new KeySchedule(secret);
-  const opener = new RecordOpener({ schedule, suites: overSuites, lane: 0, blocks });
+  const bodies = new SealedBodyReader({ schedule, suites: overSuites });
+  const opener = new RecordOpener({ bodies, lane: 0, blocks });
   return {
     opener,
     [Symbol.dispose]: () => {

@@ -8,6 +8,7 @@ import { RecordOpener } from "../../migration/record_opener.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Repair } from "../../migration/repair.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyReader, SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
 
 const suites = [defaultRegistry().get("aes-256-gcm")];
@@ -42,18 +43,10 @@ class Wire implements Disposable {
     const { budgetBytes = BUDGET_BYTES, alarmBytes = BUDGET_BYTES } = limits;
     const [ours, theirs] = this.#schedules as [KeySchedule, KeySchedule];
     const { window, rounds, bitmap } = this;
-    this.sealer = new RecordSealer({
-      schedule: ours,
-      window,
-      rounds,
-      mistakes: bitmap,
-      lane: 0,
-      suites,
-      suiteOf,
-    });
+    const bodies = new SealedBodyWriter({ schedule: ours, suites, suiteOf });
+    this.sealer = new RecordSealer({ bodies, window, rounds, mistakes: bitmap, lane: 0 });
     this.repair = new Repair({
-      schedule: ours,
-      suites,
+      bodies,
       window,
       sealer: this.sealer,
       bitmap,
@@ -61,7 +54,11 @@ class Wire implements Disposable {
       budgetBytes,
       alarmBytes,
     });
-    this.opener = new RecordOpener({ schedule: theirs, suites, lane: 0, blocks });
+    this.opener = new RecordOpener({
+      bodies: new SealedBodyReader({ schedule: theirs, suites }),
+      lane: 0,
+      blocks,
+    });
   }
 
   /** Seals one version of a page: 0 is a page of zeros. */

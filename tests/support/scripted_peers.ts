@@ -19,6 +19,7 @@ import { connect, negotiate, NO_PSK, OPEN, type Opened } from "../../migration/o
 import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
+import { SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
 import type { LoopbackEnd } from "./loopback.ts";
 import {
@@ -47,13 +48,15 @@ export class ScriptedSource implements Disposable {
     );
     this.rounds = new Rounds(run.sourceVm.facts.blocks, run.clock);
     this.sealer = new RecordSealer({
-      schedule: opened.schedule,
+      bodies: new SealedBodyWriter({
+        schedule: opened.schedule,
+        suites: [defaultRegistry().get("aes-256-gcm")],
+        suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
+      }),
       window: this.#window,
       rounds: this.rounds,
       mistakes: new MistakeBitmap(run.sourceVm.facts.blocks),
       lane: 0,
-      suites: [defaultRegistry().get("aes-256-gcm")],
-      suiteOf: { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 },
     });
     this.#reading = this.#read();
   }
