@@ -17,7 +17,7 @@ import { FileJournalStore } from "./journal_store.ts";
 import { printJson } from "./json_lines.ts";
 import { resolvePeer } from "./peers.ts";
 import type { ReceiveOptions } from "./receive.ts";
-import { MicroHost } from "./micro_host.ts";
+import type { MicroHost } from "./micro_host.ts";
 import { formatBytes } from "./report.ts";
 import { withReport } from "./run_report.ts";
 import { makeStateDirectory, readIdentityFile, stateDirectory } from "./state_directory.ts";
@@ -108,6 +108,7 @@ async function attach(options: ReceiveOptions, stack: AsyncDisposableStack): Pro
   journalFacts: Record<string, unknown>;
 }> {
   if ("micro" in options.vm) {
+    const { MicroHost } = await import("./micro_host.ts");
     const host = stack.use(await MicroHost.create(options.vm, options));
     const { runForMs } = options.vm;
     return { vm: host.destination(), micro: { host, runForMs }, journalFacts: {} };

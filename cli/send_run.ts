@@ -5,7 +5,7 @@
  */
 
 import { defaultRegistry } from "../ciphers/registry.ts";
-import { MicroSource } from "../kvm/micro/micro_source.ts";
+import type { MicroSource } from "../kvm/micro/micro_source.ts";
 import { QemuSource } from "../kvm/qemu_source.ts";
 import { MigrationError } from "../migration/errors.ts";
 import { encodeKey } from "../migration/identity.ts";
@@ -20,7 +20,6 @@ import { systemReason } from "./cli_error.ts";
 import { FileJournalStore } from "./journal_store.ts";
 import { resolvePeer } from "./peers.ts";
 import { LiveProgress } from "./live_progress.ts";
-import { MicroHost } from "./micro_host.ts";
 import { withReport } from "./run_report.ts";
 import type { SendOptions } from "./send.ts";
 import { makeStateDirectory, readIdentityFile, stateDirectory } from "./state_directory.ts";
@@ -80,7 +79,7 @@ export function runSend(options: SendOptions): Promise<number> {
         repairBudgetBytes: options.onTamper === "ask"
           ? MAX_REPAIR_BUDGET_BYTES
           : DEFAULT_REPAIR_BUDGET_BYTES,
-        windowBytes: vm instanceof MicroSource ? MICRO_WINDOW_BYTES : DEFAULT_WINDOW_BYTES,
+        windowBytes: vm instanceof QemuSource ? DEFAULT_WINDOW_BYTES : MICRO_WINDOW_BYTES,
       },
       live: liveSettings(options),
       journals,
@@ -106,7 +105,7 @@ export function runSend(options: SendOptions): Promise<number> {
     });
     progress.watch(source);
     const result = await source.run();
-    if (vm instanceof MicroSource && !options.dryRun && result.sourceState !== "quit") {
+    if (!(vm instanceof QemuSource) && !options.dryRun && result.sourceState !== "quit") {
       warn("the micro-VM was in this process, and ends with it");
     }
     checks.concluded(result, { address: formatAddress(options.to), peer: peer.publicKey });
@@ -120,6 +119,7 @@ async function attach(
   stack: AsyncDisposableStack,
 ): Promise<{ vm: QemuSource | MicroSource; journalFacts: Record<string, unknown> }> {
   if ("micro" in options.vm) {
+    const { MicroHost } = await import("./micro_host.ts");
     const host = stack.use(await MicroHost.boot(options.vm, options));
     return { vm: host.source(), journalFacts: {} };
   }
