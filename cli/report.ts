@@ -14,11 +14,10 @@ import { type ErrorReport, errorReport, type Outcome, outcomeOf } from "./exit_c
  */
 export type MigrationReport =
   & { type: "report" }
-  & Omit<MigrationResult, "outcome" | "vm" | "error" | "profile">
+  & Omit<MigrationResult, "outcome" | "vm" | "error">
   & {
     /** The command's outcome: a usage error found late has one of its own. */
     outcome: Outcome;
-    profile: "sealed" | "paper";
     /** Null when QEMU was never asked. */
     vm: MigrationResult["vm"] | null;
     /** What a dry run looked at; null for any other. */

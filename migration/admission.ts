@@ -10,18 +10,18 @@ import { FrameReader } from "./frame.ts";
 import type { Identity } from "./identity.ts";
 import { HANDSHAKE_TIMEOUT_MS, MAX_HALF_OPEN } from "./limits.ts";
 import type { OfferMessage, ResumeMessage, StatusMessage } from "./messages.ts";
-import { NoiseResponder } from "./noise.ts";
 import {
   closeTransport,
   JOIN,
   MESSAGE_1_BYTES,
   NO_PSK,
   OPEN,
-  PROLOGUE,
+  OTHER_PROFILE,
   RECOVER,
   writeAll,
 } from "./opening.ts";
 import type { Clock, Transport } from "./ports.ts";
+import { type Profile, sealedProfile } from "./profile.ts";
 
 /** Somebody who proved an allowed key. */
 interface Confirmed {
@@ -57,6 +57,7 @@ export class Admission {
   readonly #identity: Identity;
   readonly #allowed: readonly Uint8Array[];
   readonly #clock: Clock;
+  readonly #profile: Profile;
   readonly #joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
   readonly #mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
   readonly #halfOpen = new Set<Transport>();
@@ -72,7 +73,10 @@ export class Admission {
     clock: Clock;
     joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
     mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
+    /** Absent: the sealed one. */
+    profile?: Profile | undefined;
   }) {
+    this.#profile = options.profile ?? sealedProfile;
     this.#mayRecover = options.mayRecover;
     this.#joinKey = options.joinKey;
     this.#identity = options.identity;
@@ -101,18 +105,22 @@ export class Admission {
     const timer = this.#clock.timer(HANDSHAKE_TIMEOUT_MS, () => this.#drop(transport));
     let connection: Connection | null = null;
     try {
-      const noise = new NoiseResponder({ identity: this.#identity, prologue: PROLOGUE });
+      const responder = this.#profile.responder({ identity: this.#identity });
       const reader = new FrameReader(transport);
       const message1 = await reader.exactly(MESSAGE_1_BYTES);
       if (message1 === null) return null;
-      const { remotePublic, payload } = await noise.readMessage1(message1);
+      if (this.#profile.isForeign(message1)) {
+        await writeAll(transport, OTHER_PROFILE);
+        return null;
+      }
+      const { remotePublic, payload } = await responder.readMessage1(message1);
       if (!this.#allowed.some((key) => equal(key, remotePublic))) return null;
       if (payload.length !== 17) return null;
       const migrationId = hex(payload.subarray(1));
       const kind = payload[0];
       const psk = this.#psk(kind, { migrationId, publicKey: remotePublic });
       if (psk === null) return null;
-      const { message, result } = await noise.writeMessage2({ psk });
+      const { message, result } = await responder.writeMessage2({ psk });
       await writeAll(transport, message);
       connection = new Connection({
         transport,

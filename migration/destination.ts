@@ -15,12 +15,12 @@ import { abortMessage, journalError, messageOf } from "./failure.ts";
 import { decodeKey, encodeKey } from "./identity.ts";
 import { deriveMigrationSecret, KeySchedule } from "./key_schedule.ts";
 import { LandingQueue } from "./landing_queue.ts";
-import {
-  type AbortMessage,
-  type AcceptMessage,
-  type FinishMessage,
-  type Message,
-  type RefuseMessage,
+import type {
+  AbortMessage,
+  AcceptMessage,
+  FinishMessage,
+  Message,
+  RefuseMessage,
 } from "./messages.ts";
 import { judgeOffer, refuse } from "./offer_answer.ts";
 import { JOIN, RECOVER } from "./opening.ts";
@@ -33,10 +33,11 @@ import type {
   TransportListener,
   VmEnd,
 } from "./ports.ts";
+import { type Profile, sealedProfile } from "./profile.ts";
 import type { RecordContent } from "./record_content.ts";
 import { RecordOpener } from "./record_opener.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
-import { SealedBodyReader, suiteTable } from "./sealed_bodies.ts";
+import { suiteTable } from "./sealed_bodies.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -52,6 +53,7 @@ interface Candidate {
 /** A migration's destination. One instance takes one VM, once. */
 export class Destination {
   readonly #options: DestinationOptions;
+  readonly #profile: Profile;
   readonly #machine: StateMachine<DestinationState>;
   readonly #waiter = new Waiter();
   readonly #admission: Admission;
@@ -95,11 +97,13 @@ export class Destination {
   /** Listens to nobody yet. */
   constructor(options: DestinationOptions) {
     this.#options = options;
+    this.#profile = options.profile ?? sealedProfile;
     this.#startedAtMs = options.clock.now();
     this.#admission = new Admission({
       identity: options.identity,
       allowed: options.allowed.map((peer) => peer.publicKey),
       clock: options.clock,
+      profile: options.profile,
       joinKey: (migrationId, publicKey) => this.#joinKey(migrationId, publicKey),
       mayRecover: (migrationId, publicKey) => this.#bound && this.#isOurs(migrationId, publicKey),
     });
@@ -351,7 +355,7 @@ export class Destination {
     accept: AcceptMessage,
     acceptBytes: Uint8Array,
   ): Promise<Candidate> {
-    const { registry } = this.#options;
+    const { registry, clock, vm } = this.#options;
     const secret = await deriveMigrationSecret({
       handshakeHash: admitted.handshakeHash,
       sourceRandom: decodeKey(admitted.offer.sourceRandom),
@@ -360,13 +364,15 @@ export class Destination {
       acceptBytes,
     });
     const schedule = new KeySchedule(secret);
-    const { suites } = suiteTable(accept.suites, registry);
     const opener = new RecordOpener({
-      bodies: new SealedBodyReader({ schedule, suites }),
+      bodies: this.#profile.bodyReader({
+        schedule,
+        clock,
+        ...suiteTable(accept.suites, registry),
+      }),
       lane: 0,
       blocks: admitted.offer.blocks,
     });
-    const { clock, vm } = this.#options;
     const own = vm.facts.blocks.map((block) => block.name);
     const blockOf = admitted.offer.blocks.map((block) => own.indexOf(block.name));
     const queue = new LandingQueue({ blockOf, onSetup: (setup) => this.#open(setup) });
@@ -768,6 +774,7 @@ export class Destination {
     const common = commonResult({
       failure,
       accept: candidate?.accept ?? null,
+      profile: this.#profile.id,
       registry,
       vm,
       sensitivity: candidate?.admitted.offer.sensitivity ?? null,

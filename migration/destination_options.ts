@@ -8,6 +8,7 @@ import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { Identity } from "./identity.ts";
 import type { SuiteOffers } from "./messages.ts";
 import type { Clock, DestinationVm, JournalStore, TransportListener } from "./ports.ts";
+import type { Profile } from "./profile.ts";
 import type { DestinationState, EnteredHook } from "./states.ts";
 
 /** Everything a destination needs. */
@@ -20,6 +21,8 @@ export interface DestinationOptions {
   identity: Identity;
   /** Public keys that may open a migration, and what the operator calls them. */
   allowed: readonly { publicKey: Uint8Array; name: string }[];
+  /** What protects the migration; absent: the sealed profile. */
+  profile?: Profile | undefined;
   /** Where suites are found by their ids. */
   registry: CipherRegistry;
   /** Acceptable suites per class. */

@@ -11,11 +11,8 @@ import { decodeKey, type Identity } from "./identity.ts";
 import { deriveMigrationSecret, KeySchedule } from "./key_schedule.ts";
 import { HANDSHAKE_TIMEOUT_MS, SILENCE_MS } from "./limits.ts";
 import { type AcceptMessage, type OfferMessage, pageClasses } from "./messages.ts";
-import { NoiseInitiator } from "./noise.ts";
 import type { Clock, Transport } from "./ports.ts";
-
-/** Noise prologue: a peer of another version fails the handshake. */
-export const PROLOGUE = new TextEncoder().encode("sealift/1");
+import { type Profile, sealedProfile } from "./profile.ts";
 
 /** Kinds of connection, first byte of message 1's payload: a new migration, */
 export const OPEN = 1;
@@ -31,6 +28,10 @@ export const NO_PSK = new Uint8Array(32);
 export const MESSAGE_1_BYTES = 113;
 /** See {@linkcode MESSAGE_1_BYTES}. */
 export const MESSAGE_2_BYTES = 48;
+
+/** In the place of message 2, to a peer that speaks another profile; it proves nothing, and only explains a failure. */
+export const OTHER_PROFILE: Uint8Array<ArrayBuffer> = new Uint8Array(MESSAGE_2_BYTES);
+OTHER_PROFILE.set(new TextEncoder().encode("sealift/1 other profile\n"));
 
 /** An opened migration. */
 export interface Opened {
@@ -50,28 +51,32 @@ export async function connect(transport: Transport, options: {
   psk: Uint8Array;
   clock: Clock;
   onCut: (cause: unknown) => void;
+  /** Absent: the sealed one. */
+  profile?: Profile;
 }): Promise<{ connection: Connection; handshakeHash: Uint8Array }> {
-  const { identity, remotePublic, migrationId, clock, onCut } = options;
+  const { identity, remotePublic, psk, migrationId, clock, onCut } = options;
   let late = false;
   const timer = clock.timer(HANDSHAKE_TIMEOUT_MS, () => {
     late = true;
     closeTransport(transport);
   });
   try {
-    const noise = new NoiseInitiator({
-      identity,
-      remotePublic,
-      prologue: PROLOGUE,
-      psk: options.psk,
-    });
+    const initiator = (options.profile ?? sealedProfile).initiator({ identity, remotePublic, psk });
     await writeAll(
       transport,
-      await noise.writeMessage1(Uint8Array.of(options.kind, ...migrationId)),
+      await initiator.writeMessage1(Uint8Array.of(options.kind, ...migrationId)),
     );
     const reader = new FrameReader(transport);
     const message2 = await reader.exactly(MESSAGE_2_BYTES);
     if (message2 === null) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
-    const keys = await noise.readMessage2(message2);
+    if (OTHER_PROFILE.every((byte, i) => message2[i] === byte)) {
+      throw new MigrationError(
+        "refused",
+        "Cannot open the migration: the other side speaks another profile",
+        { hint: "give the same --profile to send and receive" },
+      );
+    }
+    const keys = await initiator.readMessage2(message2);
     const connection = new Connection({ transport, reader, keys, clock, onCut });
     return { connection, handshakeHash: keys.handshakeHash };
   } catch (cause) {

@@ -24,6 +24,8 @@ export interface BodyContent {
 
 /** The source's end. One lane. */
 export interface BodyWriter extends Disposable {
+  /** Pages that fit into one record, at most. */
+  readonly maxPages: number;
   /** The suite of a class, as the header names it. */
   suiteOf(pageClass: PageClass): number;
   /** How long the body will be. */

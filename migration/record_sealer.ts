@@ -47,6 +47,7 @@ interface OpenZeros {
 /** Seals one lane. Records are numbered from 1, without a gap, whatever the key. */
 export class RecordSealer implements Disposable {
   readonly #bodies: BodyWriter;
+  readonly #maxPages: number;
   readonly #window: SealedWindow;
   readonly #rounds: Rounds;
   readonly #mistakes: MistakeBitmap;
@@ -71,6 +72,7 @@ export class RecordSealer implements Disposable {
     lane: number;
   }) {
     this.#bodies = options.bodies;
+    this.#maxPages = options.bodies.maxPages;
     this.#window = options.window;
     this.#rounds = options.rounds;
     this.#mistakes = options.mistakes;
@@ -88,7 +90,7 @@ export class RecordSealer implements Disposable {
   /** Takes a page; `bytes` must stay valid until the record is sealed (`sealOpen` at the latest). */
   page(block: number, page: number, bytes: Uint8Array): void {
     const open = this.#pages[this.#classifier?.classOf(block, page) ?? "user"];
-    if (open.count === MAX_PAGES_PER_RECORD || (open.block !== block && open.count > 0)) {
+    if (open.count === this.#maxPages || (open.block !== block && open.count > 0)) {
       this.#sealPages(open);
     }
     open.block = block;

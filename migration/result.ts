@@ -9,6 +9,7 @@ import type { MigrationErrorCode } from "./errors.ts";
 import { asMigrationError } from "./failure.ts";
 import type { AcceptMessage, PageClass } from "./messages.ts";
 import type { VmFacts } from "./ports.ts";
+import type { ProfileId } from "./profile.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { DestinationState, SourceState } from "./states.ts";
 
@@ -27,8 +28,8 @@ export interface MigrationResult {
   side: "source" | "destination";
   /** Everything was checked and nothing moved. */
   dryRun: boolean;
-  /** The only one that this version speaks. */
-  profile: "sealed";
+  /** What protected it: `paper` is for the lab. */
+  profile: ProfileId;
   /** The suite of each class of pages. */
   suites: Record<PageClass, string> | null;
   /** The suite that sealed most bytes. */
@@ -102,6 +103,7 @@ export function commonResult(parts: {
   /** Null before anything was agreed on. */
   accept: AcceptMessage | null;
   registry: CipherRegistry;
+  profile: ProfileId;
   vm: { facts: VmFacts; cpuSeconds(): number | null };
   sensitivity: string | null;
   agentCpuSeconds: () => number;
@@ -119,12 +121,12 @@ export function commonResult(parts: {
   | "warnings"
   | "error"
 > {
-  const { accept, registry, vm, sensitivity, agentCpuSeconds } = parts;
+  const { accept, profile, registry, vm, sensitivity, agentCpuSeconds } = parts;
   const { name, uuid, memoryBytes } = vm.facts;
   const error = asMigrationError(parts.failure);
   return {
     outcome: error === null ? "completed" : outcomeOf(error.code),
-    profile: "sealed",
+    profile,
     suites: accept?.suites ?? null,
     suite: accept?.suites.user ?? null,
     landing: accept?.landing ?? null,

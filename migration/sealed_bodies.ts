@@ -50,6 +50,7 @@ interface SuiteState {
 
 /** Seals bodies. See the module. */
 export class SealedBodyWriter implements BodyWriter {
+  readonly maxPages = MAX_PAGES_PER_RECORD;
   readonly #schedule: KeySchedule;
   readonly #suites: SuiteState[];
   readonly #suiteOf: Readonly<Record<PageClass, number>>;

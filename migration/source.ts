@@ -26,11 +26,12 @@ import {
 } from "./opening.ts";
 import { PageStream } from "./page_stream.ts";
 import type { Journal, JournalEntry, JournalStore, PageSource, Transport, VmEnd } from "./ports.ts";
+import { type Profile, sealedProfile } from "./profile.ts";
 import { RecordSealer } from "./record_sealer.ts";
 import { Repair } from "./repair.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
 import { Rounds, type RoundStatistics } from "./rounds.ts";
-import { SealedBodyWriter, suiteTable } from "./sealed_bodies.ts";
+import { suiteTable } from "./sealed_bodies.ts";
 import { SourceLink } from "./source_link.ts";
 import type { SourceOptions } from "./source_options.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
@@ -39,6 +40,7 @@ import { Waiter } from "./waiter.ts";
 /** A migration's source. One instance moves one VM, once. */
 export class Source {
   readonly #options: SourceOptions;
+  readonly #profile: Profile;
   readonly #machine: StateMachine<SourceState>;
   readonly #waiter = new Waiter();
   readonly #id = crypto.getRandomValues(new Uint8Array(16));
@@ -82,6 +84,7 @@ export class Source {
   /** Begins nothing yet. */
   constructor(options: SourceOptions) {
     this.#options = options;
+    this.#profile = options.profile ?? sealedProfile;
     this.#startedAtMs = options.clock.now();
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
@@ -160,6 +163,7 @@ export class Source {
         kind: OPEN,
         psk: NO_PSK,
         onCut: () => {},
+        profile: this.#profile,
       });
       connection = connected.connection;
       await this.#enter("offering");
@@ -234,7 +238,11 @@ export class Source {
     const link = this.#link = this.#makeLink(schedule.joinKey());
     const { window } = link;
     const rounds = this.#rounds;
-    const bodies = new SealedBodyWriter({ schedule, ...suiteTable(accept.suites, registry) });
+    const bodies = this.#profile.bodyWriter({
+      schedule,
+      clock,
+      ...suiteTable(accept.suites, registry),
+    });
     const sealer = new RecordSealer({
       bodies,
       window,
@@ -632,6 +640,7 @@ export class Source {
             kind: JOIN,
             psk: joinKey,
             onCut,
+            profile: this.#profile,
           });
           return connection;
         } catch (error) {
@@ -881,6 +890,7 @@ export class Source {
     const common = commonResult({
       failure,
       accept,
+      profile: this.#profile.id,
       registry,
       vm,
       sensitivity: sensitivity ?? null,

@@ -15,6 +15,7 @@ import type {
   SourceVm,
   Transport,
 } from "./ports.ts";
+import type { Profile } from "./profile.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { EnteredHook, SourceState } from "./states.ts";
 
@@ -28,6 +29,8 @@ export interface SourceOptions {
   identity: Identity;
   /** The destination's public key, and what the operator calls it. */
   peer: { publicKey: Uint8Array; name: string };
+  /** What protects the migration; absent: the sealed profile. */
+  profile?: Profile | undefined;
   /** Where suites are found by their ids. */
   registry: CipherRegistry;
   /** Acceptable suites per class, best first. */
