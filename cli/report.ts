@@ -4,6 +4,7 @@
  * @module
  */
 
+import { type PageClass, pageClasses } from "../migration/message_types.ts";
 import type { MigrationResult } from "../migration/result.ts";
 import { type Check, formatChecks } from "./checks.ts";
 import { type ErrorReport, errorReport, type Outcome, outcomeOf } from "./exit_codes.ts";
@@ -48,6 +49,7 @@ export function failedReport(error: unknown, start: ReportStart): MigrationRepor
     backend: null,
     vm: null,
     rounds: null,
+    monitor: null,
     setupMs: null,
     totalMs: 0,
     downtimeMs: null,
@@ -122,11 +124,21 @@ export function formatReport(report: MigrationReport): string[] {
     );
   }
   add(
-    "sealed with",
-    report.suite,
+    report.profile === "paper" ? "encoded" : "sealed with",
+    report.suites === null ? null : describeSuites(report.suites),
     report.backend,
-    report.profile === "paper" ? "paper profile: not for use" : null,
+    report.profile === "paper" ? "the paper's profile: not for use" : null,
   );
+  const { monitor } = report;
+  if (monitor !== null) {
+    add(
+      "monitor",
+      monitor.why === null
+        ? `${monitor.addressSpaces} address spaces`
+        : `every page counts as user: ${monitor.why}`,
+      `${monitor.refreshes} refreshes, the last took ${formatMs(monitor.lastRefreshMs)}`,
+    );
+  }
   add("landing", report.landing);
   add("source", report.sourceState);
   add("destination", report.destinationState);
@@ -142,6 +154,8 @@ export function formatReport(report: MigrationReport): string[] {
     add(
       `round ${round.round}`,
       `${full} pages`,
+      // Without a monitor all of them are.
+      monitor === null ? null : classesOf(pages),
       `${pages.zero} zero`,
       `${formatBytes(round.sealedBytes)} sealed`,
       formatMs(round.durationMs),
@@ -150,6 +164,23 @@ export function formatReport(report: MigrationReport): string[] {
   if (report.id !== null) addTraffic(report, add);
   for (const note of report.notes) add("note", note);
   return lines;
+}
+
+/** `aes-256-gcm`, or `aes-256-gcm (user, kernelData), aes-128-gcm (kernelText)`. */
+function describeSuites(suites: NonNullable<MigrationReport["suites"]>): string {
+  const ids = [...new Set(pageClasses.map((pageClass) => suites[pageClass]))];
+  if (ids.length === 1) return ids[0]!;
+  return ids.map((id) => {
+    const classes = pageClasses.filter((pageClass) => suites[pageClass] === id);
+    return `${id} (${classes.join(", ")})`;
+  }).join(", ");
+}
+
+/** `13 user, 4 kernelData`. */
+function classesOf(pages: Record<PageClass, number>): string | null {
+  const present = pageClasses.filter((pageClass) => pages[pageClass] > 0);
+  if (present.length === 0) return null;
+  return present.map((pageClass) => `${pages[pageClass]} ${pageClass}`).join(", ");
 }
 
 /** What a migration that was begun has moved, and what it took. */

@@ -787,6 +787,7 @@ export class Destination {
       side: "destination",
       dryRun: false,
       rounds: null,
+      monitor: null,
       setupMs: null,
       totalMs: clock.now() - this.#startedAtMs,
       downtimeMs: null,

@@ -51,6 +51,8 @@ export interface BodyParts extends SuiteTable {
 /** See the module. */
 export interface Profile {
   readonly id: ProfileId;
+  /** Whether a page's class decides more than its suite. */
+  readonly hidesByClass: boolean;
   /** A new handshake of the side that dials. */
   initiator(
     options: { identity: Identity; remotePublic: Uint8Array; psk: Uint8Array },
@@ -73,6 +75,7 @@ export const PAPER_PREAMBLE: Uint8Array<ArrayBuffer> = new TextEncoder().encode(
 /** Noise, and AEAD. */
 export const sealedProfile: Profile = {
   id: "sealed",
+  hidesByClass: false,
   initiator: (options) => new NoiseInitiator({ ...options, prologue: PROLOGUE }),
   responder: ({ identity }) => new NoiseResponder({ identity, prologue: PROLOGUE }),
   isForeign: (message1) => PAPER_PREAMBLE.every((byte, i) => message1[i] === byte),

@@ -8,7 +8,7 @@ import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { MigrationErrorCode } from "./errors.ts";
 import { asMigrationError } from "./failure.ts";
 import type { AcceptMessage, PageClass } from "./messages.ts";
-import type { VmFacts } from "./ports.ts";
+import type { ClassifierSummary, VmFacts } from "./ports.ts";
 import type { ProfileId } from "./profile.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { DestinationState, SourceState } from "./states.ts";
@@ -42,6 +42,8 @@ export interface MigrationResult {
   vm: { name: string | null; uuid: string; memoryBytes: number; sensitivity: string | null };
   /** Every round; the last is the one with the VM stopped. */
   rounds: RoundStatistics[] | null;
+  /** What told pages apart; null when nothing had to. */
+  monitor: ClassifierSummary | null;
   /** From the start to the first page. */
   setupMs: number | null;
   /** From the start of this side's machine to its end. */

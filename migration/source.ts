@@ -12,7 +12,7 @@ import { MigrationError } from "./errors.ts";
 import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "./failure.ts";
 import { encodeKey } from "./identity.ts";
 import { DEFAULT_REPAIR_BUDGET_BYTES, DISCARD_WAIT_MS, MAX_HITS } from "./limits.ts";
-import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
+import { type AbortMessage, type Message, pageClasses, type RunningMessage } from "./messages.ts";
 import { MistakeBitmap } from "./mistake_bitmap.ts";
 import {
   closeTransport,
@@ -25,7 +25,15 @@ import {
   type Opened,
 } from "./opening.ts";
 import { PageStream } from "./page_stream.ts";
-import type { Journal, JournalEntry, JournalStore, PageSource, Transport, VmEnd } from "./ports.ts";
+import type {
+  Journal,
+  JournalEntry,
+  JournalStore,
+  PageClassifier,
+  PageSource,
+  Transport,
+  VmEnd,
+} from "./ports.ts";
 import { type Profile, sealedProfile } from "./profile.ts";
 import { RecordSealer } from "./record_sealer.ts";
 import { Repair } from "./repair.ts";
@@ -49,6 +57,7 @@ export class Source {
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
   #journal: Journal | null = null;
+  #classifier: PageClassifier | null = null;
   #sealer: RecordSealer | null = null;
   #repair: Repair | null = null;
   #rounds: Rounds | null = null;
@@ -238,17 +247,17 @@ export class Source {
     const link = this.#link = this.#makeLink(schedule.joinKey());
     const { window } = link;
     const rounds = this.#rounds;
-    const bodies = this.#profile.bodyWriter({
-      schedule,
-      clock,
-      ...suiteTable(accept.suites, registry),
-    });
+    const table = suiteTable(accept.suites, registry);
+    if (this.#profile.hidesByClass || table.suites.length > 1) {
+      this.#classifier = await this.#options.classifier?.() ?? null;
+    }
+    const bodies = this.#profile.bodyWriter({ schedule, clock, ...table });
     const sealer = new RecordSealer({
       bodies,
       window,
       rounds,
       mistakes: bitmap,
-      classifier: this.#options.classifier ?? null,
+      classifier: this.#classifier,
       lane: 0,
     });
     this.#sealer = sealer;
@@ -307,7 +316,7 @@ export class Source {
     const stream = new PageStream({
       sealer: this.#sealer!,
       rounds: this.#rounds!,
-      classifier: this.#options.classifier ?? null,
+      classifier: this.#classifier,
       onSetup: () => window.flush(),
       onRound: (closed, vmStopped) => this.#roundClosed(closed, vmStopped),
     });
@@ -901,8 +910,10 @@ export class Source {
       id: this.#journal === null ? null : this.id,
       side: "source",
       dryRun: dryRun ?? false,
+      suite: this.#mostUsedSuite() ?? common.suite,
       cpuSeconds: { ...common.cpuSeconds, qemu: this.#qemuSeconds ?? common.cpuSeconds.qemu },
       rounds: this.#rounds === null ? null : this.rounds,
+      monitor: this.#classifier?.summary() ?? null,
       setupMs: this.#firstPageAtMs === null ? null : this.#firstPageAtMs - this.#startedAtMs,
       totalMs: clock.now() - this.#startedAtMs - this.#holdMs,
       downtimeMs: this.#downtimeMs(),
@@ -923,6 +934,20 @@ export class Source {
       lastState: failure === null ? this.state : this.#lastState,
       warnings: [...common.warnings, ...this.#doubts],
     };
+  }
+
+  /** That of the class with most pages. */
+  #mostUsedSuite(): string | null {
+    const { accept } = this.#opened ?? {};
+    if (accept === undefined || this.#rounds === null) return null;
+    const used = new Map<string, number>();
+    for (const { pages } of this.rounds) {
+      for (const pageClass of pageClasses) {
+        const id = accept.suites[pageClass];
+        used.set(id, (used.get(id) ?? 0) + pages[pageClass]);
+      }
+    }
+    return [...used].reduce((most, one) => one[1] > most[1] ? one : most)[0];
   }
 
   /** An upper bound by one way: RUNNING received - STOP received - (RUNNING sent - RESUME, measured over there). */

@@ -35,8 +35,8 @@ export interface SourceOptions {
   registry: CipherRegistry;
   /** Acceptable suites per class, best first. */
   suites: SuiteOffers;
-  /** Tells pages apart; without it all are `user`. */
-  classifier?: PageClassifier | null;
+  /** The monitor function, made when pages have to be told apart; without it all are `user`. */
+  classifier?: (() => Promise<PageClassifier>) | undefined;
   /** Budgets of time and memory. */
   limits: MigrationLimits;
   /** Settings of the live phase. */

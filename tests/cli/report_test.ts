@@ -14,6 +14,12 @@ function completed(): MigrationReport {
     outcome: "completed",
     error: null,
     id: "0123456789abcdef0123456789abcdef",
+    suites: {
+      user: "aes-256-gcm",
+      kernelText: "aes-256-gcm",
+      kernelData: "aes-256-gcm",
+      unmapped: "aes-256-gcm",
+    },
     suite: "aes-256-gcm",
     backend: "libcrypto 3.0.17",
     landing: "mapped",
@@ -80,7 +86,24 @@ Deno.test("formatReport() leaves out what only the other side knows", () => {
 
 Deno.test("formatReport() says that the paper's profile is not for use", () => {
   const lines = formatReport({ ...completed(), profile: "paper", dryRun: true });
-  assert.match(lines.join("\n"), /^dry run: .*paper profile: not for use/s);
+  assert.match(lines.join("\n"), /^dry run: .*the paper's profile: not for use/s);
+});
+
+Deno.test("formatReport() tells which suite sealed which class, and what told them apart", () => {
+  const report = completed();
+  const lines = formatReport({
+    ...report,
+    suites: { ...report.suites!, kernelText: "aes-128-gcm" },
+    monitor: { addressSpaces: 13, refreshes: 4, lastRefreshMs: 40, why: null },
+  });
+  const tells = (line: string) => assert.ok(lines.includes(line), lines.join("\n"));
+  tells(
+    "  sealed with aes-256-gcm (user, kernelData, unmapped), aes-128-gcm (kernelText), libcrypto 3.0.17",
+  );
+  tells("  monitor     13 address spaces, 4 refreshes, the last took 40.0 ms");
+  tells(
+    "  round 0     20 pages, 10 user, 2 kernelText, 3 kernelData, 5 unmapped, 7 zero, 80.2 KiB sealed, 1.23 s",
+  );
 });
 
 Deno.test("failedReport() has every key, and the outcome that the error stands for", () => {
