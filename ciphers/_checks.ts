@@ -4,6 +4,7 @@
  * @module
  */
 
+import { CRC32_BYTES } from "./crc32.ts";
 import { CipherError, type CipherErrorCode } from "./errors.ts";
 import type { CipherSuite } from "./suite.ts";
 
@@ -16,8 +17,16 @@ export const MAX_PIECE_BYTES = 2 ** 31 - 1;
  */
 export const MAX_MESSAGE_BYTES = MAX_PIECE_BYTES;
 
+/** An AES block: the longest IV that the lab profile's records have room for. */
+const PAPER_NONCE_BYTES = 16;
+
 /** Wire ids have a length octet; this leaves room and stays readable in a report. */
 const MAX_ID_LENGTH = 64;
+/** Travels in ACCEPT and stands in reports. */
+const MAX_BACKEND_LENGTH = 64;
+const PRINTABLE_ASCII = /^[\x20-\x7e]+$/;
+/** Tag of every sealed suite: a record's size is capped with it (PROTOCOL.md section 4). */
+const SEALED_TAG_BYTES = 16;
 const NAME = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/;
 const DOMAIN = /^[a-z0-9]+(?:-+[a-z0-9]+)*(?:\.[a-z0-9]+(?:-+[a-z0-9]+)*)+$/;
 
@@ -56,8 +65,9 @@ export function checkSuiteId(id: string, options: { needsDomain: boolean }): voi
 }
 
 /**
- * @throws {CipherError} unless the suite's numbers make sense; one for use (`sealed`) needs a whole tag
- *   and a nonce that holds the 64-bit sequence (PROTOCOL.md section 4)
+ * @throws {CipherError} unless the suite's numbers make sense; one for use (`sealed`) needs a tag of
+ *   16 bytes and a nonce that holds the 64-bit sequence (PROTOCOL.md section 4), one of the lab (`paper`)
+ *   has the paper's checksum as its tag
  */
 export function checkSuite(suite: CipherSuite): void {
   const problem = suiteProblem(suite);
@@ -69,11 +79,17 @@ export function checkSuite(suite: CipherSuite): void {
 function suiteProblem(suite: CipherSuite): string | null {
   if (suite.profile !== "sealed" && suite.profile !== "paper") return "its profile is unknown";
   const sealed = suite.profile === "sealed";
+  const tagBytes = sealed ? SEALED_TAG_BYTES : CRC32_BYTES;
+  if (suite.tagBytes !== tagBytes) {
+    return `tagBytes is ${suite.tagBytes}, but a ${suite.profile} suite has tags of ${tagBytes} bytes`;
+  }
+  if (suite.backend.length > MAX_BACKEND_LENGTH || !PRINTABLE_ASCII.test(suite.backend)) {
+    return `its backend is not 1 to ${MAX_BACKEND_LENGTH} printable ASCII characters`;
+  }
   for (
     const [name, least, most] of [
       ["keyBytes", sealed ? 16 : 0, 255],
-      ["nonceBytes", sealed ? 8 : 0, 255],
-      ["tagBytes", sealed ? 16 : 0, 255],
+      ["nonceBytes", sealed ? 8 : 0, sealed ? 255 : PAPER_NONCE_BYTES],
       ["maxMessagesPerKey", 1, Number.MAX_SAFE_INTEGER],
       ["maxBytesPerKey", 1, Number.MAX_SAFE_INTEGER],
     ] as const

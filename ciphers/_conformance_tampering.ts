@@ -4,7 +4,15 @@
  * @module
  */
 
-import { expect, fill, open, seal, type SealedMessage, testKey } from "./_conformance_tools.ts";
+import {
+  expect,
+  fill,
+  flip,
+  open,
+  seal,
+  type SealedMessage,
+  testKey,
+} from "./_conformance_tools.ts";
 import { guardOpener } from "./guard.ts";
 import type { CipherSuite } from "./suite.ts";
 
@@ -91,10 +99,4 @@ export function opensAfterRefusal(suite: CipherSuite): void {
 
 function expectRefused(suite: CipherSuite, message: SealedMessage, what: string): void {
   expect(!open(suite, message).authentic, `it opens with ${what}`);
-}
-
-function flip(bytes: Uint8Array, bit: number): Uint8Array {
-  const changed = bytes.slice();
-  changed[bit >> 3]! ^= 1 << (bit & 7);
-  return changed;
 }

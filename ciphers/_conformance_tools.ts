@@ -71,6 +71,13 @@ export function fill(length: number, options: { seed?: number } = {}): Uint8Arra
   return bytes;
 }
 
+/** A copy with one bit changed. */
+export function flip(bytes: Uint8Array, bit: number): Uint8Array {
+  const changed = bytes.slice();
+  changed[bit >> 3]! ^= 1 << (bit & 7);
+  return changed;
+}
+
 /** The kit's key number `seed`. */
 export function testKey(suite: CipherSuite, seed = 0): Uint8Array {
   return fill(suite.keyBytes, { seed: 1000 + seed });

@@ -2,13 +2,18 @@
  * The conformance kit: what a cipher suite must do to be used by Sealift, as checks that any test runner
  * can run. Authors of suites run it in their own tests.
  *
- * @example
+ * @example The whole test of a third party's suite
  * ```ts
- * import { conformanceChecks } from "./conformance.ts";
- * import { nodeCryptoSuites } from "./node_crypto.ts";
+ * import { CipherRegistry, type CipherSuite, conformanceChecks, nodeCryptoSuites } from "./mod.ts";
  *
- * const suite = nodeCryptoSuites()[2]!; // yours
- * for (const check of conformanceChecks(suite)) check.run(); // or Deno.test(check.name, check.run)
+ * // Yours instead of a suite under another name; mod.ts exports the same names.
+ * const suite: CipherSuite = { ...nodeCryptoSuites()[2]!, id: "example.com/mine" };
+ * const key = "00".repeat(32), nonce = "00".repeat(12), tag = "4eb972c9a8fb3a1b382bb4d36f5ffad1";
+ * const vectors = [
+ *   { name: "empty", key, nonce, associatedData: "", plaintext: "", ciphertext: "", tag, result: "valid" },
+ * ] as const;
+ * for (const { run } of conformanceChecks(suite, { vectors })) run(); // or Deno.test(name, run)
+ * new CipherRegistry().register(suite); // registerCipher(suite): in that of the process
  * ```
  *
  * @module
@@ -23,6 +28,7 @@ import {
   mayBeDisposedAnyTime,
   opensEverySize,
   refusesWrongLengths,
+  repeatsNoKeystream,
   sealsAlikeWhenSplit,
   sealsManyMessages,
   takesAssociatedData,
@@ -77,7 +83,9 @@ export interface ConformanceOptions {
 
 /** One check. */
 export interface ConformanceCheck {
-  /** For instance `aes-256-gcm (node:crypto): opens what it sealed, at every size`. */
+  /** What the suite has to do: `opens what it sealed, at every size`. */
+  title: string;
+  /** With the suite before it, for a test runner: `aes-256-gcm (node:crypto): opens what it sealed, at every size`. */
   name: string;
   /** Runs it. @throws {CipherError} `nonconforming`, or what the suite itself threw */
   run(): void;
@@ -85,7 +93,7 @@ export interface ConformanceCheck {
 
 /**
  * Every check that applies to the suite; a suite of the paper's profile promises no authenticity, so
- * the checks that damage messages are left out for it.
+ * the checks that damage messages or look for repeated keystream are left out for it.
  */
 export function conformanceChecks(
   suite: CipherSuite,
@@ -93,21 +101,20 @@ export function conformanceChecks(
 ): ConformanceCheck[] {
   const checks: [string, () => void][] = [
     ["has sound metadata", () => checkSuite(suite)],
+    ["does its work before it returns", () => isSynchronous(suite)],
     ["opens what it sealed, at every size", () => opensEverySize(suite)],
     ["seals alike however the message is split", () => sealsAlikeWhenSplit(suite)],
     ["seals and opens in place", () => worksInPlace(suite)],
     ["touches nothing beside its views", () => touchesNothingElse(suite)],
     ["takes associated data of every size", () => takesAssociatedData(suite)],
     ["is deterministic", () => isDeterministic(suite)],
-    ["does its work before it returns", () => isSynchronous(suite)],
     ["copies the key", () => copiesTheKey(suite)],
     ["goes from message to message", () => sealsManyMessages(suite)],
     ["keeps sealers apart", () => keepsSealersApart(suite)],
-    ["refuses wrong lengths", () => refusesWrongLengths(suite)],
-    ["may be disposed in the middle, and twice", () => mayBeDisposedAnyTime(suite)],
   ];
   if (suite.profile === "sealed") {
     checks.push(
+      ["repeats no keystream", () => repeatsNoKeystream(suite)],
       ["refuses a changed tag", () => refusesChangedTag(suite)],
       ["refuses changed ciphertext", () => refusesChangedCiphertext(suite)],
       ["refuses a changed nonce, key or associated data", () => refusesChangedContext(suite)],
@@ -115,6 +122,10 @@ export function conformanceChecks(
       ["opens the next message after one it refused", () => opensAfterRefusal(suite)],
     );
   }
+  checks.push(
+    ["refuses wrong lengths", () => refusesWrongLengths(suite)],
+    ["may be disposed in the middle, and twice", () => mayBeDisposedAnyTime(suite)],
+  );
   for (const vector of options.vectors ?? []) {
     checks.push([`vector: ${vector.name}`, () => agreesWithVector(suite, vector)]);
   }
@@ -122,7 +133,11 @@ export function conformanceChecks(
   if (reference !== undefined) {
     checks.push(["agrees with the reference", () => agreesWithReference(suite, reference)]);
   }
-  return checks.map(([name, run]) => ({ name: `${suite.id} (${suite.backend}): ${name}`, run }));
+  return checks.map(([title, run]) => ({
+    title,
+    name: `${suite.id} (${suite.backend}): ${title}`,
+    run,
+  }));
 }
 
 function agreesWithVector(suite: CipherSuite, vector: ConformanceVector): void {

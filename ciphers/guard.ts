@@ -111,7 +111,9 @@ class Usage {
 
   /** Nothing may come back from a suite's call: a promise would mean that the work is still to be done. */
   returned(value: unknown): void {
-    if (value !== undefined) throw this.fail("asynchronous", "go on: the suite returned a value");
+    if (value === undefined) return;
+    unheard(value);
+    throw this.fail("asynchronous", "go on: the suite returned a value");
   }
 
   /** Burns, and makes the error to throw. */
@@ -244,6 +246,7 @@ class GuardedOpener implements Opener {
     }
     // A promise is truthy: taken for a verdict it would let every forgery in.
     if (typeof authentic !== "boolean") {
+      unheard(authentic);
       throw this.#usage.fail("asynchronous", "finish message: the suite gave no verdict");
     }
     return authentic;
@@ -252,6 +255,11 @@ class GuardedOpener implements Opener {
   [Symbol.dispose](): void {
     this.#usage.dispose();
   }
+}
+
+/** Nobody will wait for this promise: when it rejects, that must not end the process before the refusal is told. */
+function unheard(value: unknown): void {
+  if (value instanceof Promise) value.catch(() => {});
 }
 
 function create<T>(suite: CipherSuite, make: () => T): T {

@@ -19,6 +19,7 @@ import {
   OPENSSL_FULL_VERSION_STRING,
 } from "./_libcrypto_symbols.ts";
 import { CipherError } from "./errors.ts";
+import type { KeyStream } from "./key_stream.ts";
 import { type SealedSuiteId, sealedSuiteIds, sealedSuites, type SuiteMetadata } from "./sealed.ts";
 import type { CipherSuite, Opener, Sealer } from "./suite.ts";
 
@@ -40,6 +41,8 @@ export type LibcryptoState =
     backend: string;
     /** Those built-in suites that this library has: one in FIPS mode lacks ChaCha20-Poly1305. */
     suites: readonly CipherSuite[];
+    /** AES-256 in CTR mode, for the paper's suite; IVs are whole initial counter blocks. Null when this library lacks it. */
+    aes256Ctr: ((key: Uint8Array) => KeyStream) | null;
   }
   | {
     available: false;
@@ -74,12 +77,20 @@ export function openLibcrypto(path: string): LibcryptoState {
   const backend = `libcrypto ${text}`;
   const suites: CipherSuite[] = [];
   for (const id of sealedSuiteIds) {
-    // SAFETY: a NULL context is the default one; the name is NUL-terminated and read during the call only.
-    const cipher = symbols.EVP_CIPHER_fetch(null, encode(algorithmNames[id]), null);
-    // The fetched EVP_CIPHER lives as long as the library: it is never freed.
+    const cipher = fetch(symbols, algorithmNames[id]);
     if (cipher !== null) suites.push(suiteOf(sealedSuites[id], { symbols, cipher, backend }));
   }
-  return { available: true, backend, suites };
+  const ctr = fetch(symbols, "AES-256-CTR\0");
+  const aes256Ctr = ctr === null
+    ? null
+    : (key: Uint8Array) => new LibcryptoCtr({ symbols, cipher: ctr, backend }, { key });
+  return { available: true, backend, suites, aes256Ctr };
+}
+
+/** The library's cipher of that NUL-terminated name; null when it has none. It lives as long as the library: it is never freed. */
+function fetch(symbols: LibcryptoSymbols, name: string): Deno.PointerObject | null {
+  // SAFETY: a NULL context is the default one; the name is NUL-terminated and read during the call only.
+  return symbols.EVP_CIPHER_fetch(null, encode(name), null);
 }
 
 /** An algorithm of an opened library. */
@@ -100,7 +111,7 @@ function suiteOf(metadata: SuiteMetadata, algorithm: Algorithm): CipherSuite {
 
 /** A cipher context: owns the `EVP_CIPHER_CTX`, and with it the only copy of the key. */
 class Context implements Disposable {
-  readonly #suite: SuiteMetadata;
+  readonly #suite: ContextSuite;
   readonly #symbols: LibcryptoSymbols;
   /** Receives each call's output length; one for all of them. */
   readonly #outLength = new Int32Array(1);
@@ -108,7 +119,7 @@ class Context implements Disposable {
   readonly #rest = new Uint8Array(32);
   #pointer: Deno.PointerObject | null;
 
-  constructor(suite: SuiteMetadata, algorithm: Algorithm, options: ContextOptions) {
+  constructor(suite: ContextSuite, algorithm: Algorithm, options: ContextOptions) {
     checkLength(options.key, suite.keyBytes, { code: "keyLength", what: "key" });
     this.#suite = suite;
     this.#symbols = algorithm.symbols;
@@ -124,13 +135,14 @@ class Context implements Disposable {
       null,
       options.encrypt ? 1 : 0,
     );
+    // A mode without a tag has one length of IV.
     // SAFETY: takes a number only, the pointer is unused.
-    const sized = keyed === 1 && this.#symbols.EVP_CIPHER_CTX_ctrl(
+    const sized = keyed === 1 && (suite.tagBytes === 0 || this.#symbols.EVP_CIPHER_CTX_ctrl(
           this.#pointer,
           EVP_CTRL_AEAD_SET_IVLEN,
           suite.nonceBytes,
           null,
-        ) === 1;
+        ) === 1);
     if (!sized) {
       const failure = this.#failure("set up cipher context");
       this[Symbol.dispose]();
@@ -224,9 +236,34 @@ class Context implements Disposable {
   }
 }
 
+/** What a context has to know of its suite. */
+type ContextSuite = Pick<SuiteMetadata, "id" | "keyBytes" | "nonceBytes" | "tagBytes">;
+
 interface ContextOptions {
   key: Uint8Array;
   encrypt: boolean;
+}
+
+/** AES-256 in CTR mode: encryption and decryption are the same XOR. */
+class LibcryptoCtr implements KeyStream {
+  readonly #context: Context;
+
+  constructor(algorithm: Algorithm, options: { key: Uint8Array }) {
+    const suite = { id: "aes-256-ctr", keyBytes: 32, nonceBytes: 16, tagBytes: 0 };
+    this.#context = new Context(suite, algorithm, { key: options.key, encrypt: true });
+  }
+
+  begin(iv: Uint8Array): void {
+    this.#context.begin(iv);
+  }
+
+  xor(from: Uint8Array, to: Uint8Array): void {
+    this.#context.update(from, to);
+  }
+
+  [Symbol.dispose](): void {
+    this.#context[Symbol.dispose]();
+  }
 }
 
 class LibcryptoSealer implements Sealer {

@@ -63,6 +63,14 @@ export {
 } from "./sealed.ts";
 export { libcrypto, type LibcryptoState, openLibcrypto } from "./libcrypto.ts";
 export { nodeCryptoSuites } from "./node_crypto.ts";
+export type { KeyStream } from "./key_stream.ts";
+export {
+  hasKeyPerRound,
+  type PaperSuiteId,
+  paperSuiteIds,
+  paperSuites,
+  paperSuiteTable,
+} from "./paper_suites.ts";
 export { guardOpener, guardSealer } from "./guard.ts";
 export { builtInRegistry, CipherRegistry, defaultRegistry, registerCipher } from "./registry.ts";
 export {

@@ -14,6 +14,7 @@ import {
 } from "node:crypto";
 import { checkLength } from "./_checks.ts";
 import { CipherError } from "./errors.ts";
+import type { KeyStream } from "./key_stream.ts";
 import { sealedSuiteIds, sealedSuites, type SuiteMetadata } from "./sealed.ts";
 import type { CipherSuite, Opener, Sealer } from "./suite.ts";
 
@@ -25,6 +26,11 @@ export function nodeCryptoSuites(): CipherSuite[] {
     createSealer: (key) => new NodeSealer(sealedSuites[id], { key }),
     createOpener: (key) => new NodeOpener(sealedSuites[id], { key }),
   }));
+}
+
+/** AES-256 in CTR mode, for the paper's suite; the IV is the whole initial counter block, 16 bytes. */
+export function nodeAes256Ctr(key: Uint8Array): KeyStream {
+  return new NodeCtr(key);
 }
 
 /** Node's names are the wire ids; its types know ChaCha20-Poly1305 as one more cipher of GCM's shape. */
@@ -109,6 +115,30 @@ class NodeOpener implements Opener {
 
   [Symbol.dispose](): void {
     abandon(this.#message);
+    this.#message = null;
+    this.#key.fill(0);
+  }
+}
+
+class NodeCtr implements KeyStream {
+  readonly #key: Uint8Array;
+  #message: ReturnType<typeof createCipheriv> | null = null;
+
+  constructor(key: Uint8Array) {
+    this.#key = key.slice();
+  }
+
+  begin(iv: Uint8Array): void {
+    this.#message?.final();
+    this.#message = createCipheriv("aes-256-ctr", this.#key, iv);
+  }
+
+  xor(from: Uint8Array, to: Uint8Array): void {
+    to.set(begun(this.#message).update(from));
+  }
+
+  [Symbol.dispose](): void {
+    this.#message?.final();
     this.#message = null;
     this.#key.fill(0);
   }

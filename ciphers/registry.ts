@@ -8,6 +8,7 @@ import { checkSuite, checkSuiteId } from "./_checks.ts";
 import { CipherError } from "./errors.ts";
 import { libcrypto, type LibcryptoState } from "./libcrypto.ts";
 import { nodeCryptoSuites } from "./node_crypto.ts";
+import { paperSuites } from "./paper_suites.ts";
 import type { CipherSuite } from "./suite.ts";
 
 /**
@@ -78,14 +79,15 @@ export class CipherRegistry {
 }
 
 /**
- * A new registry with the built-in suites: each from libcrypto where that loads and has it, else from
- * `node:crypto`. `suite.backend` says which; `libcrypto()` says why, when it did not load.
+ * A new registry with the built-in suites, the sealed ones first, then the paper's: each from libcrypto
+ * where that loads and has it, else from `node:crypto`, or our own. `suite.backend` says which; `libcrypto()` says why, when it did not load.
  */
 export function builtInRegistry(library: LibcryptoState = libcrypto()): CipherRegistry {
   const fast = library.available ? library.suites : [];
-  return new CipherRegistry(
-    nodeCryptoSuites().map((slow) => fast.find((suite) => suite.id === slow.id) ?? slow),
-  );
+  return new CipherRegistry([
+    ...nodeCryptoSuites().map((slow) => fast.find((suite) => suite.id === slow.id) ?? slow),
+    ...paperSuites(library),
+  ]);
 }
 
 let shared: CipherRegistry | undefined;

@@ -23,7 +23,7 @@ export interface Machine {
   transparentHugepages: string;
 }
 
-/** Asks the system. */
+/** Asks the system; what it does not say, or has not got, is `unknown`. */
 export async function describeMachine(): Promise<Machine> {
   const [cpuinfo, meminfo, hugepages] = await Promise.all([
     Deno.readTextFile("/proc/cpuinfo"),
@@ -31,8 +31,8 @@ export async function describeMachine(): Promise<Machine> {
     Deno.readTextFile("/sys/kernel/mm/transparent_hugepage/enabled").catch(() => ""),
   ]);
   const [qemu, openssl] = await Promise.all([
-    runTool("qemu-system-x86_64", ["--version"]),
-    runTool("openssl", ["version"]),
+    runTool("qemu-system-x86_64", ["--version"]).catch(() => ""),
+    runTool("openssl", ["version"]).catch(() => ""),
   ]);
   const memoryKiB = Number(/^MemTotal:\s+(\d+)/m.exec(meminfo)?.[1] ?? 0);
   return {

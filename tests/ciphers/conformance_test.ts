@@ -96,6 +96,15 @@ const faults: Record<string, [Parameters<typeof faulty>[0], string]> = {
     sealer: (inner) => ({ begin: (nonce, ad) => inner.begin(half(nonce), ad) }),
     opener: (inner) => ({ begin: (nonce, ad, tag) => inner.begin(half(nonce), ad, tag) }),
   }, "refuses a changed nonce, key or associated data"],
+  "repeats its keystream when only the tag knows the nonce": [{
+    sealer: (inner) => ({
+      begin: (nonce, ad) => inner.begin(new Uint8Array(12), Uint8Array.of(...nonce, ...ad)),
+    }),
+    opener: (inner) => ({
+      begin: (nonce, ad, tag) =>
+        inner.begin(new Uint8Array(12), Uint8Array.of(...nonce, ...ad), tag),
+    }),
+  }, "repeats no keystream"],
   "pads a short nonce": [{
     sealer: (inner) => ({ begin: (nonce, ad) => inner.begin(padded(nonce), ad) }),
   }, "refuses wrong lengths"],
@@ -110,6 +119,18 @@ const faults: Record<string, [Parameters<typeof faulty>[0], string]> = {
   "returns promises": [{
     sealer: (inner) => ({
       finish: (tag) => Promise.resolve(inner.finish(tag)) as unknown as void,
+    }),
+  }, "does its work before it returns"],
+  "rejects a promise that nobody waits for": [{
+    opener: () => ({ finish: () => Promise.reject(new Error("late")) as unknown as boolean }),
+  }, "does its work before it returns"],
+  "writes its ciphertext later": [{
+    sealer: (inner) => ({
+      update(from, to) {
+        const late = new Uint8Array(to.length);
+        inner.update(from, late);
+        queueMicrotask(() => to.set(late));
+      },
     }),
   }, "does its work before it returns"],
   "writes beside its view": [{

@@ -7,6 +7,7 @@ import {
   defaultRegistry,
   defaultSuiteId,
   libcrypto,
+  paperSuiteIds,
   registerCipher,
   sealedSuiteIds,
 } from "../../ciphers/mod.ts";
@@ -23,10 +24,21 @@ Deno.test("defaultRegistry() has the sealed suites, the default first", () => {
   assert.equal(defaultRegistry(), defaultRegistry());
 });
 
-Deno.test("builtInRegistry() takes every suite from libcrypto when it loads", {
+/** The suites for use. */
+function sealed(registry: CipherRegistry): CipherSuite[] {
+  return registry.list().filter((suite) => suite.profile === "sealed");
+}
+
+Deno.test("builtInRegistry() has the paper's suites after the sealed ones", () => {
+  const suites = builtInRegistry().list();
+  assert.deepEqual(suites.map((suite) => suite.id), [...sealedSuiteIds, ...paperSuiteIds]);
+  assert.deepEqual(sealed(builtInRegistry()).map((suite) => suite.id), [...sealedSuiteIds]);
+});
+
+Deno.test("builtInRegistry() takes every sealed suite from libcrypto when it loads", {
   ignore: libcryptoMissing !== null,
 }, () => {
-  for (const suite of builtInRegistry().list()) {
+  for (const suite of sealed(builtInRegistry())) {
     assert.match(suite.backend, /^libcrypto 3\.\d+\.\d+/);
   }
 });
@@ -37,8 +49,9 @@ Deno.test("builtInRegistry() falls back to node:crypto when libcrypto is absent"
     reason: "missing",
     cause: new Error("no such library"),
   });
-  assert.deepEqual(registry.list().map((suite) => suite.id), [...sealedSuiteIds]);
-  for (const suite of registry.list()) assert.equal(suite.backend, "node:crypto");
+  assert.deepEqual(sealed(registry).map((suite) => suite.id), [...sealedSuiteIds]);
+  for (const suite of sealed(registry)) assert.equal(suite.backend, "node:crypto");
+  assert.equal(registry.get("aes-256-ctr").backend, "node:crypto");
 });
 
 Deno.test("builtInRegistry() falls back for one suite when libcrypto lacks it", {
@@ -92,6 +105,9 @@ Deno.test("CipherRegistry.register() refuses ids that are Sealift's own, malform
 Deno.test("CipherRegistry.register() refuses numbers that make no safe suite", () => {
   const bad: Partial<CipherSuite>[] = [
     { tagBytes: 15 },
+    { tagBytes: 32 },
+    { backend: "" },
+    { backend: "two\nlines" },
     { nonceBytes: 7 },
     { keyBytes: 15 },
     { keyBytes: 256 },
@@ -105,7 +121,11 @@ Deno.test("CipherRegistry.register() refuses numbers that make no safe suite", (
   for (const overrides of bad) {
     rejects(() => new CipherRegistry().register(fakeSuite(overrides)), "invalidSuite");
   }
-  // The lab's suites promise no authenticity: shorter tags are theirs to have.
+  // The lab's suites promise no authenticity: their tag is the paper's checksum.
+  for (const overrides of [{ tagBytes: 16 }, { tagBytes: 3 }, { nonceBytes: 17 }]) {
+    const suite = fakeSuite({ profile: "paper", tagBytes: 4, nonceBytes: 8, ...overrides });
+    rejects(() => new CipherRegistry().register(suite), "invalidSuite");
+  }
   new CipherRegistry().register(fakeSuite({ profile: "paper", tagBytes: 4, nonceBytes: 0 }));
 });
 
