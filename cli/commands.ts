@@ -50,6 +50,14 @@ export const commands: Readonly<Record<string, () => Promise<CommandParser>>> = 
     const { peerCommand, executePeer } = await import("./peer.ts");
     return invocation(peerCommand, executePeer);
   },
+  policy: async () => {
+    const { policyCommand, executePolicy } = await import("./policy.ts");
+    return invocation(policyCommand, executePolicy);
+  },
+  inspect: async () => {
+    const { inspectCommand, executeInspect } = await import("./inspect.ts");
+    return invocation(inspectCommand, executeInspect);
+  },
   ciphers: async () => {
     const { ciphersCommand, executeCiphers } = await import("./ciphers.ts");
     return invocation(ciphersCommand, executeCiphers);

@@ -11,6 +11,7 @@ import { command, constant, option } from "@optique/core/primitives";
 import { choice } from "@optique/core/valueparser";
 import { DEFAULT_MICRO_MEMORY_MIB } from "./micro_options.ts";
 import { type CommonOptions, commonOptions, countValue, examples, rateValue } from "./options.ts";
+import { cipherOption, type ProtectionOptions, protectionOptions } from "./protection_options.ts";
 import { parseMicroMemory } from "./values.ts";
 
 /** Guests that the demo can boot. */
@@ -19,7 +20,7 @@ export const demoVms = ["linux", "micro"] as const;
 export type DemoVm = typeof demoVms[number];
 
 /** What `demo` was told. */
-export interface DemoOptions extends CommonOptions {
+export interface DemoOptions extends CommonOptions, ProtectionOptions {
   command: "demo";
   vm: DemoVm;
   /** Leave the migrated VM running, and its files in place. */
@@ -28,6 +29,8 @@ export interface DemoOptions extends CommonOptions {
   memoryMiB: number | undefined;
   /** Bytes per second that the guest's load dirties; the guest's own default when undefined. */
   dirtyRate: number | undefined;
+  /** The suite; undefined leaves it to the policy, or is the profile's default. */
+  cipher: string | undefined;
 }
 
 /** The parser of {@linkcode DemoOptions}. */
@@ -53,6 +56,10 @@ export const demoCommand = command(
       dirtyRate: optional(option("--dirty-rate", rateValue, {
         description: message`How fast the guest writes to its memory, such as 50MiB/s.`,
       })),
+      cipher: cipherOption,
+    }),
+    protectionOptions({
+      sensitivity: message`The VM's level, in the place of what the policy's select says.`,
     }),
     commonOptions,
   ),
@@ -63,6 +70,8 @@ export const demoCommand = command(
       "sealift demo",
       "sealift demo --memory 1024 --dirty-rate 100MiB/s --json",
       "sealift demo --vm micro",
+      "sealift demo --policy scripts/policies/by_label.ts --label pci",
+      "sealift demo --profile paper",
     ),
   },
 );

@@ -8,7 +8,7 @@
 
 import { AgentProcess } from "./demo/agent_process.ts";
 import { CaptureRelay } from "./demo/capture_relay.ts";
-import { makeHosts } from "./demo/hosts.ts";
+import { hostNames, makeHosts } from "./demo/hosts.ts";
 import { runMicroMigration } from "./demo/micro_demo.ts";
 import {
   formatProof,
@@ -27,6 +27,7 @@ import type { QemuOptions } from "./guest/qemu_arguments.ts";
 import { QemuProcess } from "./guest/qemu_process.ts";
 import { printJson } from "./json_lines.ts";
 import { QmpClient } from "../kvm/qmp.ts";
+import { protectionFlags } from "./protection_options.ts";
 import { formatReport, type MigrationReport } from "./report.ts";
 import { Interrupt } from "./signals.ts";
 import { stateDirectory } from "./state_directory.ts";
@@ -69,7 +70,9 @@ export async function runDemo(options: DemoPlan): Promise<number> {
     };
   }
   if (!options.json) {
-    for (const line of [...formatReport(report), ...formatProof(proof)]) terminal.line(line);
+    for (const line of [...formatReport(report), ...formatProof(proof, report)]) {
+      terminal.line(line);
+    }
   }
   if (report.error !== null) terminal.error(report.error.message, report.error.hint);
   if (options.json) printJson({ ...report, proof });
@@ -103,7 +106,11 @@ class Demo {
     const secretsInPlaintextControl = await this.#movePlain(first, source);
     await beats(source, BEATS_AFTER);
 
-    log("Sealift moves it live and sealed, through the same kind of wire");
+    log(
+      this.#options.profile === "paper"
+        ? "Sealift moves it live as the paper has it, through the same kind of wire"
+        : "Sealift moves it live and sealed, through the same kind of wire",
+    );
     const destination = await QemuProcess.start({ ...vm, memory: "memfd", incoming: "defer" });
     if (!this.#options.keep) this.#stack.use(destination);
     const moved = await this.#moveSealed(source, destination);
@@ -190,9 +197,10 @@ class Demo {
         "--listen",
         "127.0.0.1:0",
         "--allow",
-        hosts.a.key,
+        hostNames.a,
         "--state-dir",
         hosts.b.stateDir,
+        ...protectionFlags(this.#options),
       ]),
     );
     const listening = await receive.line("listening");
@@ -212,11 +220,13 @@ class Demo {
           "--to",
           `127.0.0.1:${relay.port}`,
           "--peer",
-          hosts.b.key,
+          hostNames.b,
           "--state-dir",
           hosts.a.stateDir,
           "--downtime-limit",
           DOWNTIME_LIMIT,
+          ...protectionFlags(this.#options),
+          ...(this.#options.cipher === undefined ? [] : ["--cipher", this.#options.cipher]),
         ],
         { hold: ["releasing"] },
       ),

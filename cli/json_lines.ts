@@ -4,7 +4,7 @@
  * @module
  */
 
-import { writeAll } from "./write_all.ts";
+import { stdout } from "./queued_writer.ts";
 
 /** One line of output; `type` says which. */
 export interface JsonLine {
@@ -12,9 +12,9 @@ export interface JsonLine {
   [key: string]: unknown;
 }
 
-/** Prints a line of JSON. A reader that has gone away ends nothing: a migration does not fail for want of a pipe. */
+/** Prints a line of JSON. A reader that has gone away, or stopped reading, ends nothing: see `queued_writer.ts`. */
 export function printJson(line: JsonLine): void {
-  writeAll(Deno.stdout, JSON.stringify(line, spellBigInt) + "\n");
+  stdout.write(JSON.stringify(line, spellBigInt) + "\n");
 }
 
 /** Integers above 2^53 go as decimal strings: readers that hold numbers as doubles must not round them. */

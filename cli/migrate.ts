@@ -10,6 +10,7 @@ import { commands, type Invocation } from "./commands.ts";
 import { errorReport, exitCodes, outcomeOf } from "./exit_codes.ts";
 import { printJson } from "./json_lines.ts";
 import type { CommonOptions } from "./options.ts";
+import { outputDrained } from "./queued_writer.ts";
 import { Terminal } from "./terminal.ts";
 
 /** A command line without a mistake needs one parser; all else is said by `usage.ts`, which loads them all. */
@@ -47,4 +48,8 @@ async function main(): Promise<number> {
   }
 }
 
-if (import.meta.main) Deno.exit(await main());
+if (import.meta.main) {
+  const code = await main();
+  await outputDrained();
+  Deno.exit(code);
+}

@@ -5,11 +5,11 @@
  */
 
 import { printable } from "./terminal.ts";
-import { writeAll } from "./write_all.ts";
+import { stdout } from "./queued_writer.ts";
 
 /** Prints a line on stdout, without anything that could steer a terminal. */
 export function printLine(text: string): void {
-  writeAll(Deno.stdout, printable(text) + "\n");
+  stdout.write(printable(text) + "\n");
 }
 
 /**

@@ -19,6 +19,8 @@ import {
   peerValue,
   uuidValue,
 } from "./options.ts";
+import type { NetworkProtectionOptions } from "./protection.ts";
+import { labNetworkOption, protectionOptions } from "./protection_options.ts";
 import type { Address } from "./values.ts";
 
 /** How pages reach the memory of the destination's QEMU; `auto` takes the best that works. */
@@ -27,7 +29,7 @@ export const landModes = ["auto", "mapped", "process", "stream"] as const;
 export type LandMode = typeof landModes[number];
 
 /** What `receive` was told. */
-export interface ReceiveOptions extends CommonOptions {
+export interface ReceiveOptions extends CommonOptions, NetworkProtectionOptions {
   command: "receive";
   /** QEMU's QMP socket, or a micro-VM of this process. */
   vm: { qmp: string; land: LandMode } | MicroPlace;
@@ -74,6 +76,10 @@ export const receiveCommand = command(
       vmId: optional(option("--vm-id", uuidValue, {
         description: message`In the place of the VM's UUID; give the same to send.`,
       })),
+      labNetwork: labNetworkOption,
+    }),
+    protectionOptions({
+      sensitivity: message`The lowest level of the policy that is taken in.`,
     }),
     commonOptions,
   ),
@@ -82,6 +88,7 @@ export const receiveCommand = command(
     footer: examples(
       "sealift receive --qmp /run/vm1.qmp --listen [::]:7900 --allow host-a",
       "sealift receive --qmp /run/vm1.qmp --listen 192.0.2.8:0 --allow host-a --allow host-c --json",
+      "sealift receive --qmp /run/vm1.qmp --listen [::]:7900 --allow host-a --policy bank.ts --sensitivity confidential",
       "sealift receive --micro --memory 256 --run-for 10s --listen [::]:7900 --allow host-a",
     ),
   },

@@ -9,7 +9,6 @@ import { message } from "@optique/core/message";
 import { optional, withDefault } from "@optique/core/modifiers";
 import { command, constant, option } from "@optique/core/primitives";
 import { choice } from "@optique/core/valueparser";
-import { defaultSuiteId, type SealedSuiteId, sealedSuiteIds } from "../ciphers/sealed.ts";
 import { DEFAULT_MAX_STOP_MS, DEFAULT_RECONNECT_MS } from "../migration/limits.ts";
 import { type MicroGuest, microGuestOptions } from "./micro_options.ts";
 import {
@@ -24,17 +23,20 @@ import {
   rateValue,
   uuidValue,
 } from "./options.ts";
+import type { NetworkProtectionOptions } from "./protection.ts";
+import { cipherOption, labNetworkOption, protectionOptions } from "./protection_options.ts";
 import type { Address } from "./values.ts";
 
 /** What `send` was told. */
-export interface SendOptions extends CommonOptions {
+export interface SendOptions extends CommonOptions, NetworkProtectionOptions {
   command: "send";
   /** QEMU's QMP socket, or a micro-VM that is made for it. */
   vm: { qmp: string } | MicroGuest;
   to: Address;
   /** A name of the list, or a public key: see `resolvePeer`. */
   peer: string;
-  cipher: SealedSuiteId;
+  /** A suite's id; undefined leaves it to the policy, or is the profile's default. */
+  cipher: string | undefined;
   /** Bytes per second; undefined is no limit. */
   maxBandwidth: number | undefined;
   /** QEMU's own setting is left as it is when undefined. */
@@ -79,12 +81,8 @@ export const sendCommand = command(
       peer: option("--peer", peerValue, {
         description: message`Who the destination is: a name of the list, or its public key.`,
       }),
-      cipher: withDefault(
-        option("--cipher", choice(sealedSuiteIds, { metavar: "ID" }), {
-          description: message`The suite that seals the VM.`,
-        }),
-        defaultSuiteId,
-      ),
+      cipher: cipherOption,
+      labNetwork: labNetworkOption,
       maxBandwidth: optional(option("--max-bandwidth", rateValue, {
         description: message`Bytes per second, such as 100MiB/s (default: no limit).`,
       })),
@@ -134,6 +132,9 @@ export const sendCommand = command(
         description: message`Make every check on both ends, move nothing.`,
       }),
     }),
+    protectionOptions({
+      sensitivity: message`The VM's level, in the place of what the policy's select says.`,
+    }),
     commonOptions,
   ),
   {
@@ -142,6 +143,7 @@ export const sendCommand = command(
       "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b --dry-run",
       "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b",
       "sealift send --qmp /run/vm1.qmp --to [2001:db8::7]:7900 --peer host-b --max-bandwidth 1GB/s --max-stop 2s",
+      "sealift send --qmp /run/vm1.qmp --to host-b:7900 --peer host-b --policy bank.ts --label pci",
       "sealift send --micro --memory 256 --dirty-rate 50MiB/s --to host-b:7900 --peer host-b",
     ),
   },

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { type SyncWriter, writeAll } from "./write_all.ts";
+import { stderr, type TextWriter } from "./queued_writer.ts";
 
 /** How often the progress line is redrawn on a terminal, and printed elsewhere, in milliseconds. */
 const REDRAW_INTERVAL_MS = 100;
@@ -26,7 +26,7 @@ export interface TerminalOptions {
   /** Details too. */
   verbose?: boolean;
   /** Default: stderr. */
-  writer?: SyncWriter;
+  writer?: TextWriter;
   /** Whether lines can be redrawn. Default: stderr is a terminal, and not a dumb one. */
   isTerminal?: boolean;
   /** Default: on a terminal, unless `NO_COLOR` is set. @see https://no-color.org */
@@ -57,7 +57,7 @@ export function printable(text: string): string {
 
 /** Writes for people. Every text goes through {@linkcode printable}, so one call gives one line. */
 export class Terminal implements Disposable {
-  readonly #writer: SyncWriter;
+  readonly #writer: TextWriter;
   readonly #quiet: boolean;
   readonly #verbose: boolean;
   readonly #isTerminal: boolean;
@@ -68,7 +68,7 @@ export class Terminal implements Disposable {
   #lastProgressMs = -Infinity;
 
   constructor(options: TerminalOptions = {}) {
-    this.#writer = options.writer ?? Deno.stderr;
+    this.#writer = options.writer ?? stderr;
     this.#quiet = options.quiet ?? false;
     this.#verbose = options.verbose ?? false;
     this.#isTerminal = options.isTerminal ??
@@ -109,18 +109,18 @@ export class Terminal implements Disposable {
     if (nowMs - this.#lastProgressMs < intervalMs) return;
     this.#lastProgressMs = nowMs;
     if (!this.#isTerminal) {
-      writeAll(this.#writer, printable(text) + "\n");
+      this.#writer.write(printable(text) + "\n", { mayDrop: true });
       return;
     }
     // One column stays free: a full line would make some terminals wrap.
     const line = [...printable(text)].slice(0, Math.max(1, this.#columns() - 1)).join("");
-    writeAll(this.#writer, ERASE_LINE + line);
+    this.#writer.write(ERASE_LINE + line, { mayDrop: true });
     this.#progressShown = true;
   }
 
   /** Takes the progress line away. */
   endProgress(): void {
-    if (this.#progressShown) writeAll(this.#writer, ERASE_LINE);
+    if (this.#progressShown) this.#writer.write(ERASE_LINE);
     this.#progressShown = false;
     this.#lastProgressMs = -Infinity;
   }
@@ -130,7 +130,7 @@ export class Terminal implements Disposable {
   }
 
   #write(line: string): void {
-    writeAll(this.#writer, (this.#progressShown ? ERASE_LINE : "") + line + "\n");
+    this.#writer.write((this.#progressShown ? ERASE_LINE : "") + line + "\n");
     this.#progressShown = false;
   }
 

@@ -11,9 +11,9 @@ import { run } from "@optique/run";
 import manifest from "../deno.json" with { type: "json" };
 import { commands, type Invocation } from "./commands.ts";
 import { exitCodes } from "./exit_codes.ts";
-import { printJson } from "./json_lines.ts";
 import { examples } from "./options.ts";
 import { Terminal } from "./terminal.ts";
+import { writeAll } from "./write_all.ts";
 
 /** Parses the arguments; on `--help`, `--version`, `completion` and errors it prints and exits. */
 export async function parseOrExit(args: readonly string[]): Promise<Invocation> {
@@ -56,8 +56,14 @@ function reportUsageError(text: string, args: readonly string[]): void {
   const [command = ""] = args;
   const isKnown = Object.hasOwn(commands, command) || command === "completion";
   const hint = isKnown ? `sealift ${command} --help` : "sealift --help";
-  new Terminal().error(error, hint);
+  // The parser ends the process right after this: nothing may wait in a queue.
+  new Terminal({ writer: { write: (text) => writeAll(Deno.stderr, text) } }).error(error, hint);
   if (args.includes("--json")) {
-    printJson({ type: "report", outcome: "usage", error: { code: "usage", message: error, hint } });
+    const report = {
+      type: "report",
+      outcome: "usage",
+      error: { code: "usage", message: error, hint },
+    };
+    writeAll(Deno.stdout, JSON.stringify(report) + "\n");
   }
 }

@@ -69,6 +69,17 @@ export function parseRate(text: string): Parsed<number> {
   };
 }
 
+/** Bytes of a size: `4GiB`, `512MB`. */
+export function parseSize(text: string): Parsed<number> {
+  const bytes = sizeInBytes(text);
+  if (bytes > 0) return { ok: true, value: bytes };
+  return {
+    ok: false,
+    expected:
+      "a size above zero with its unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), such as 4GiB",
+  };
+}
+
 /** NaN when the text is no size, or one that no exact number can hold. */
 function sizeInBytes(text: string): number {
   const match = /^(\d{1,15}(?:\.\d{1,6})?)([kKMGT]?i?B)$/.exec(text);

@@ -172,8 +172,10 @@ class BlockFile {
 /**
  * Opens the file behind a mapping: `map_files` is that file by definition, but only for root; else the descriptor that QEMU
  * has for it, told by device and inode.
+ *
+ * @throws {KvmError} `denied`
  */
-function openBacking(pid: number, backing: Backing): FileDescriptor {
+export function openBacking(pid: number, backing: Backing): FileDescriptor {
   const candidates = [`/proc/${pid}/map_files/${backing.mapFile}`, ...openFiles(pid, backing)];
   let cause: unknown = null;
   for (const path of candidates) {

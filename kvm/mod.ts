@@ -46,6 +46,8 @@ export * from "./stream_reader.ts";
 export * from "./stream_writer.ts";
 export * from "./vm_states.ts";
 export * from "./qemu_recovery.ts";
+export type { MemoryPiece } from "./guest_physical.ts";
+export { GuestPaging, type GuestPagingReading, type PagingVm } from "./page_tables.ts";
 export * from "./dirty_log.ts";
 export * from "./ioctls.ts";
 export * from "./kvm.ts";

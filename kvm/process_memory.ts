@@ -142,6 +142,16 @@ export class ProcessMemory implements Disposable {
     this.#transfer(into, { ranges: this.#remote, verb: "read" });
   }
 
+  /**
+   * Fills `into` from `ranges`, one after the other, and uses them up.
+   *
+   * @throws {RangeError} when `ranges` end before `into` is full
+   * @throws {KvmError} `denied`, `gone`, `system`
+   */
+  readRanges(into: Uint8Array, ranges: RemoteRanges): void {
+    this.#transfer(into, { ranges, verb: "read" });
+  }
+
   /** Writes `bytes` from `address` on. @throws {KvmError} `denied`, `gone`, `system`; a prefix may have been written */
   write(address: number, bytes: Uint8Array): void {
     this.#remote.clear();

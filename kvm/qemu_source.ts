@@ -13,6 +13,7 @@ import { configure, type LiveParameters, parametersOf } from "./live_parameters.
 import { MigrationSettings } from "./migration_settings.ts";
 import { connectOutgoing } from "./outgoing_stream.ts";
 import type { QemuFacts } from "./qemu_facts.ts";
+import type { GuestPaging } from "./page_tables.ts";
 import { QemuPageSource } from "./qemu_page_source.ts";
 import { type AttachOptions, isSilence, QemuVm, readMigration, type VmLook } from "./qemu_vm.ts";
 import type { QmpEvent } from "./qmp.ts";
@@ -94,6 +95,8 @@ export class QemuSource implements AsyncDisposable {
   /** Until it is asked to leave, leaving is news. */
   #leavingIsNews = false;
   #released = false;
+  /** A migration of ours may be under way: before that, whatever is under way is somebody else's. */
+  #begun = false;
 
   private constructor(vm: QemuVm, options: { before: RunStateBefore; runtimeDirectory?: string }) {
     this.#vm = vm;
@@ -101,7 +104,14 @@ export class QemuSource implements AsyncDisposable {
     const { runtimeDirectory: parent } = options;
     this.#runtimeDirectory = parent === undefined ? {} : { parent };
     vm.qmp.on((event) => this.#take(event));
-    vm.gone.then(() => this.#end({ kind: "gone" }));
+    vm.gone.then(() =>
+      // Having run again it left memory behind that nobody has: the copy over there is stale.
+      this.#end(
+        this.#resumed
+          ? { kind: "resumed", text: "it ran again, and is gone since" }
+          : { kind: "gone" },
+      )
+    );
   }
 
   /**
@@ -127,6 +137,13 @@ export class QemuSource implements AsyncDisposable {
     return this.#stoppedAtMs;
   }
 
+  /** Reads the guest's page tables: what tells its pages apart. The caller's to dispose of. @throws {QmpError} */
+  async openPaging(): Promise<GuestPaging> {
+    // Most migrations seal all pages alike and never look.
+    const { GuestPaging } = await import("./page_tables.ts");
+    return await GuestPaging.attach(this.#vm);
+  }
+
   /**
    * Starts the outgoing migration; resolves when QEMU's stream is connected. Without `maxBandwidth` there is no limit
    * (QEMU's own is 128 MiB/s). The capability `auto-converge` cannot be switched on later, so it is on from here,
@@ -143,6 +160,7 @@ export class QemuSource implements AsyncDisposable {
     try {
       await configure(this.#settings, settings);
       this.#resumed = false;
+      this.#begun = true;
       const conn = await connectOutgoing(this.#vm, this.#runtimeDirectory);
       this.#leavingIsNews = true;
       return this.#stream = new QemuPageSource(conn, { blocks: this.facts.blocks });
@@ -150,6 +168,7 @@ export class QemuSource implements AsyncDisposable {
       // What QEMU refused is not under way; what is then is somebody else's.
       const ours = error instanceof KvmError && (error.code === "failed" || error.code === "peer");
       if (ours) await this.cancel();
+      else this.#begun = false;
       await this.restore();
       throw error;
     }
@@ -299,14 +318,17 @@ export class QemuSource implements AsyncDisposable {
   async #backOut(options: { timeoutMs?: number }): Promise<AfterCancel | null> {
     this.#leavingIsNews = false;
     this.#stream?.close();
-    try {
-      await this.#vm.qmp.execute("migrate_cancel");
-    } catch {
-      // What became of the VM is asked next, whatever it answered.
+    if (this.#begun) {
+      try {
+        await this.#vm.qmp.execute("migrate_cancel");
+      } catch {
+        // What became of the VM is asked next, whatever it answered.
+      }
     }
     return await this.#vm.until((look) => {
       if (this.#vm.hasGone) return this.#resumed ? "goneAfterResume" : "gone";
-      return look === null || !isOver(look.migration) ? null : afterCancel(look.runState);
+      if (look === null || (this.#begun && !isOver(look.migration))) return null;
+      return afterCancel(look.runState);
     }, options);
   }
 

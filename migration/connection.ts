@@ -8,6 +8,7 @@
 import { defaultRegistry } from "../ciphers/registry.ts";
 import { MigrationError } from "./errors.ts";
 import { type Frame, FRAME_CONTROL, type FrameReader } from "./frame.ts";
+import { MAX_QUEUED_CONTROL_BYTES } from "./limits.ts";
 import { decodeMessage, encodeMessage, type Message } from "./messages.ts";
 import type { NoiseResult } from "./noise.ts";
 import { Outbox } from "./outbox.ts";
@@ -53,7 +54,10 @@ export class Connection implements Disposable {
   /** Seals a control message and puts it behind what waits to be written. @returns its exact bytes, for the transcript */
   send(message: Message): Uint8Array {
     const bytes = encodeMessage(message);
-    if (!this.#closed) { for (const frame of this.#channel.seal(bytes)) this.outbox.put(frame); }
+    if (this.#closed) return bytes;
+    for (const frame of this.#channel.seal(bytes)) this.outbox.put(frame);
+    // Who reads no answers gets none: its read ends, and with it the connection.
+    if (this.outbox.controlBytes > MAX_QUEUED_CONTROL_BYTES) this[Symbol.dispose]();
     return bytes;
   }
 

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { acceptLoop } from "./accepting.ts";
 import { Admission, type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
 import { DestinationLink } from "./destination_link.ts";
 import type { DestinationOptions } from "./destination_options.ts";
@@ -33,7 +34,8 @@ import type {
   TransportListener,
   VmEnd,
 } from "./ports.ts";
-import { type Profile, sealedProfile } from "./profile.ts";
+import type { Profile } from "./profile.ts";
+import { profiles } from "./profiles.ts";
 import type { RecordContent } from "./record_content.ts";
 import { RecordOpener } from "./record_opener.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
@@ -93,17 +95,20 @@ export class Destination {
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: DestinationState = "listening";
   #tampered = false;
+  /** Connections without a key that nothing was said of yet. */
+  #strangers = 0;
+  #strangerNotedAtMs = -Infinity;
 
   /** Listens to nobody yet. */
   constructor(options: DestinationOptions) {
     this.#options = options;
-    this.#profile = options.profile ?? sealedProfile;
+    this.#profile = profiles[options.profile ?? "sealed"];
     this.#startedAtMs = options.clock.now();
     this.#admission = new Admission({
       identity: options.identity,
       allowed: options.allowed.map((peer) => peer.publicKey),
       clock: options.clock,
-      profile: options.profile,
+      profile: this.#profile,
       joinKey: (migrationId, publicKey) => this.#joinKey(migrationId, publicKey),
       mayRecover: (migrationId, publicKey) => this.#bound && this.#isOurs(migrationId, publicKey),
     });
@@ -130,7 +135,7 @@ export class Destination {
 
   /** Takes one VM. Never throws for what may happen to a migration: the result says how it ended. */
   async run(): Promise<MigrationResult> {
-    const { vm, signal, listener } = this.#options;
+    const { vm, signal } = this.#options;
     const stop = () => {
       this.#stopAsked = true;
       this.#interrupt(new MigrationError("interrupted", "Cannot go on: receiving was cancelled"));
@@ -153,10 +158,10 @@ export class Destination {
       signal.removeEventListener("abort", stop);
       vm.onEnd = null;
       await this.#linger();
-      listener.close();
+      accepting.close();
       this.#admission.close();
       await this.#candidate?.link.finish(1_000);
-      await accepting;
+      await accepting.ended();
       if (this.#candidate !== null) dropCandidate(this.#candidate);
       this.#sink?.close();
       this.#journal?.close();
@@ -166,19 +171,24 @@ export class Destination {
 
   // ---- letting a source in ----
 
-  async #accept(): Promise<void> {
-    const { listener } = this.#options;
+  /** Serves whoever calls, until `close` is called; `ended` resolves when nobody is served any more. */
+  #accept(): { close(): void; ended(): Promise<void> } {
+    const { listener, clock } = this.#options;
     const serving = new Set<Promise<void>>();
-    try {
-      for (;;) {
-        const transport = await listener.accept();
+    const accepting = acceptLoop(listener, {
+      clock,
+      onTransport: (transport) => {
         const one = this.#serve(transport).catch(() => {}).finally(() => serving.delete(one));
         serving.add(one);
-      }
-    } catch {
-      // The listener was closed.
-    }
-    await Promise.all(serving);
+      },
+    });
+    return {
+      close: () => accepting.close(),
+      async ended() {
+        await accepting.ended;
+        await Promise.all(serving);
+      },
+    };
   }
 
   /** One connection, from its first byte to its last. */
@@ -186,9 +196,7 @@ export class Destination {
     const admitted = await this.#admission.admit(transport);
     if (admitted?.kind === JOIN) return await this.#join(admitted);
     if (admitted?.kind === RECOVER) return await this.#answerRecover(admitted);
-    if (admitted === null) {
-      return this.#note("A connection did not prove an allowed key, and was dropped", null);
-    }
+    if (admitted === null) return this.#stranger();
     try {
       await this.#converse(admitted);
     } catch (error) {
@@ -198,6 +206,21 @@ export class Destination {
       // Who has the place ends its connection in its own time.
       if (this.#claim !== admitted) admitted.connection[Symbol.dispose]();
     }
+  }
+
+  /** Says that somebody proved no key, but not once for each who scans ports. */
+  #stranger(): void {
+    const { clock } = this.#options;
+    this.#strangers++;
+    if (clock.now() - this.#strangerNotedAtMs < STRANGER_NOTE_MS) return;
+    this.#strangerNotedAtMs = clock.now();
+    this.#note(
+      this.#strangers === 1
+        ? "A connection did not prove an allowed key, and was dropped"
+        : `${this.#strangers} connections did not prove an allowed key, and were dropped`,
+      null,
+    );
+    this.#strangers = 0;
   }
 
   async #converse(admitted: Admitted): Promise<void> {
@@ -234,12 +257,14 @@ export class Destination {
     if (status.side !== "source") return connection[Symbol.dispose]();
     const { link } = this.#candidate!;
     this.#recovered = true;
-    await link.letGo();
+    if (!await link.replace(connection)) return;
     // What is being loaded will be loaded, or fail: only then is there something to report.
     let runState: string;
     do {
       await this.#leftLoading();
       runState = await this.#options.vm.status().catch(() => "unknown");
+      // Another one may have come, and closed this one.
+      if (connection.closed) return;
     } while (this.state === "loading");
     connection.send({
       type: "STATUS",
@@ -263,7 +288,8 @@ export class Destination {
 
   async #join({ connection, resume }: Joining): Promise<void> {
     const candidate = this.#candidate;
-    if (candidate === null) return connection[Symbol.dispose]();
+    // Its handshake may have begun before a RECOVER ended the join key.
+    if (candidate === null || this.#recovered) return connection[Symbol.dispose]();
     await candidate.link.join(connection, resume);
   }
 
@@ -810,6 +836,9 @@ export class Destination {
     };
   }
 }
+
+/** Between two words about strangers, in milliseconds. */
+const STRANGER_NOTE_MS = 1_000;
 
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;

@@ -53,6 +53,8 @@ export class DestinationLink implements Disposable {
   readonly #events: DestinationLinkEvents;
   readonly #reconnectMs: number;
   #connection: Connection | null = null;
+  /** The one that waits to take over. */
+  #next: Connection | null = null;
   /** The attempt of the last RESUME. */
   #attempt = 0;
   #acknowledged = 0;
@@ -111,8 +113,19 @@ export class DestinationLink implements Disposable {
     this.#refusesRecords = true;
   }
 
-  /** Reads the first connection, or one that took over by other means, until it ends or another takes over. */
+  /**
+   * A connection that takes over by other means waits until nothing is landing. @returns false when a later one has
+   * come meanwhile: this one is closed then
+   */
+  async replace(connection: Connection): Promise<boolean> {
+    this.#waitFor(connection);
+    await this.letGo();
+    return this.#next === connection;
+  }
+
+  /** Reads the first connection, or one that took over, until it ends or another takes over. */
   async serve(connection: Connection): Promise<void> {
+    this.#drop();
     this.#adopt(connection);
     await this.#read(connection);
   }
@@ -128,9 +141,12 @@ export class DestinationLink implements Disposable {
       return connection[Symbol.dispose]();
     }
     this.#attempt = attempt;
+    this.#waitFor(connection);
     await this.letGo();
     // One that came meanwhile is later.
-    if (this.#attempt !== attempt) return connection[Symbol.dispose]();
+    if (this.#attempt !== attempt || this.#next !== connection) {
+      return connection[Symbol.dispose]();
+    }
     for (const sequence of this.damaged.above(position)) {
       connection.send({ type: "MISTAKE", lane: 0, sequence });
     }
@@ -173,11 +189,19 @@ export class DestinationLink implements Disposable {
   /** Closes the connection and wipes the keys. */
   [Symbol.dispose](): void {
     this.#drop();
+    this.#next?.[Symbol.dispose]();
     this.#clearTimers();
     this.#opener[Symbol.dispose]();
   }
 
+  /** One may wait to take over, whoever else has dialled: each holds a buffer. */
+  #waitFor(connection: Connection): void {
+    this.#next?.[Symbol.dispose]();
+    this.#next = connection;
+  }
+
   #adopt(connection: Connection): void {
+    this.#next = null;
     this.#waiting?.clear();
     this.#connection = connection;
     this.#watchSilence(connection);

@@ -7,8 +7,9 @@
 import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { Identity } from "./identity.ts";
 import type { SuiteOffers } from "./messages.ts";
+import type { OfferJudge } from "./offer_answer.ts";
 import type { Clock, DestinationVm, JournalStore, TransportListener } from "./ports.ts";
-import type { Profile } from "./profile.ts";
+import type { ProfileId } from "./profile.ts";
 import type { DestinationState, EnteredHook } from "./states.ts";
 
 /** Everything a destination needs. */
@@ -21,12 +22,14 @@ export interface DestinationOptions {
   identity: Identity;
   /** Public keys that may open a migration, and what the operator calls them. */
   allowed: readonly { publicKey: Uint8Array; name: string }[];
-  /** What protects the migration; absent: the sealed profile. */
-  profile?: Profile | undefined;
+  /** What protects the migration, the same on both ends; absent: `sealed`. */
+  profile?: ProfileId | undefined;
   /** Where suites are found by their ids. */
   registry: CipherRegistry;
-  /** Acceptable suites per class. */
+  /** Acceptable suites per class, where no policy says more. */
   suites: SuiteOffers;
+  /** The policy's word on each offer, before anything else is found out about it. */
+  judge?: OfferJudge | undefined;
   /** Bytes of damaged records that may be sent again, in all; the smaller of both sides' holds. */
   repairBudgetBytes: number;
   /** Where this side's journal is kept. */

@@ -50,6 +50,12 @@ export const MAX_DATA_FRAME_BYTES: number = RECORD_HEADER_BYTES + MAX_RECORD_BOD
 /** A Noise transport message (Noise revision 34, section 3): 65,535 bytes, tag included. */
 export const MAX_CONTROL_FRAME_BYTES = 65_535;
 
+/**
+ * Control messages that wait to be written: whoever asks without reading the answers is cut off. An honest peer has
+ * a few hundred bytes of them.
+ */
+export const MAX_QUEUED_CONTROL_BYTES: number = 1024 * 1024;
+
 /** A whole control message, joined from its parts: an OFFER of 255 blocks with long names is under 100 KiB. */
 export const MAX_CONTROL_MESSAGE_BYTES = 256 * 1024;
 
@@ -116,6 +122,15 @@ export const DEFAULT_MAX_STOP_MS = 5_000;
 
 /** How long the source waits for DISCARDED after an ABORT; its exit code does not depend on it. */
 export const DISCARD_WAIT_MS = 5_000;
+
+/**
+ * How far a record's time may be from the destination's clock in the lab profile, in milliseconds: clocks of two
+ * hosts may differ, and a record may wait. All of it is room for replays.
+ */
+export const PAPER_TIME_WINDOW_MS = 60_000;
+
+/** Pages in one PAGES record of the lab profile: what they cost besides must fit into a sealed record's body. */
+export const MAX_PAPER_PAGES_PER_RECORD: number = MAX_PAGES_PER_RECORD - 1;
 
 /** Damaged records that reports and journals tell one by one; they are counted beyond it. */
 export const MAX_HITS = 100;

@@ -26,11 +26,42 @@ export {
 export {
   type LanePosition,
   type MigrationLimits,
+  type OfferMessage,
   type PageClass,
   pageClasses,
+  refuseCodes,
+  type RefuseMessage,
   type SuiteChoice,
   type SuiteOffers,
 } from "./messages.ts";
+export type { OfferJudge } from "./offer_answer.ts";
+export { type ProfileId, profileIds } from "./profile.ts";
+export { checkPolicy, DefinedPolicy, definePolicy } from "./policy.ts";
+export {
+  checkSensitivity,
+  decide,
+  judge,
+  type OfferedVm,
+  type PolicyConsent,
+  type PolicyRefusal,
+} from "./policy_decision.ts";
+export { PolicyRounds, type PolicyRoundsOptions } from "./policy_rounds.ts";
+export type { SuiteFacts } from "./policy_suites.ts";
+export {
+  type LevelParts,
+  type PaperLevel,
+  type Policy,
+  type PolicyDefinition,
+  type PolicyLevel,
+  type PolicyRound,
+  type PolicySource,
+  type PolicyVm,
+  type SealedLevel,
+  type SuiteList,
+  type TamperAct,
+  tamperActs,
+  type ThirdPartySuiteId,
+} from "./policy_types.ts";
 export { type MigrationResult, type Outcome, outcomes } from "./result.ts";
 export { type RoundStatistics } from "./rounds.ts";
 export {
@@ -40,6 +71,7 @@ export {
   type SourceState,
   sourceTransitions,
 } from "./states.ts";
+export { DEFAULT_MONITOR_BUDGET_MS, Monitor, type MonitorOptions } from "./monitor.ts";
 export { Source } from "./source.ts";
 export type { SourceOptions } from "./source_options.ts";
 export { Destination } from "./destination.ts";

@@ -18,6 +18,13 @@ import {
 import { checkOffer } from "./offer_check.ts";
 import type { DestinationVm, JournalStore, LandingProbe } from "./ports.ts";
 
+/** What the destination's policy makes of an offer: the suites that it accepts, or why it refuses. Never rejects. */
+export type OfferJudge = (
+  offer: OfferMessage,
+) => Promise<
+  { refusal: null; suites: SuiteOffers } | { refusal: Omit<RefuseMessage, "type"> }
+>;
+
 /** An offer that can be taken. */
 export interface Acceptable {
   suites: SuiteChoice;
@@ -31,13 +38,20 @@ export async function judgeOffer(offer: OfferMessage, world: {
   vm: DestinationVm;
   vmId: string | undefined;
   suites: SuiteOffers;
+  judge?: OfferJudge | undefined;
   journals: JournalStore;
   probe: LandingProbe | null;
 }): Promise<RefuseMessage | Acceptable> {
   const { migrationId, vm, vmId, journals } = world;
   const checked = checkOffer(offer, { facts: vm.facts, vmId });
   if (checked.refusal !== null) return checked.refusal;
-  const chosen = negotiateSuites(offer.suites, world.suites);
+  let accepted = world.suites;
+  if (world.judge !== undefined) {
+    const verdict = await world.judge(offer);
+    if (verdict.refusal !== null) return { type: "REFUSE", ...verdict.refusal };
+    accepted = verdict.suites;
+  }
+  const chosen = negotiateSuites(offer.suites, accepted);
   for (const pageClass of pageClasses) {
     if (chosen[pageClass] !== null) continue;
     return refuse(

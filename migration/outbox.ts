@@ -17,6 +17,7 @@ export class Outbox {
   #closed = false;
   #idleWaiters: (() => void)[] = [];
   #progressAtMs: number;
+  #controlBytes = 0;
   /** Bytes that the kernel has taken. */
   writtenBytes = 0;
 
@@ -32,6 +33,11 @@ export class Outbox {
     return !this.#writing;
   }
 
+  /** Control messages that wait: records are bounded by their window. */
+  get controlBytes(): number {
+    return this.#controlBytes;
+  }
+
   /** When the kernel last took a byte of data: PINGs do not count, or a dead connection would look alive by them. */
   get progressAtMs(): number {
     return this.#progressAtMs;
@@ -40,6 +46,7 @@ export class Outbox {
   /** Puts `bytes` at the end; they stay untouched by the caller until they are written. `data`: records, not control. */
   put(bytes: Uint8Array, { data = false }: { data?: boolean } = {}): void {
     if (this.#closed) return;
+    if (!data) this.#controlBytes += bytes.length;
     this.#queue.push({ bytes, data });
     if (!this.#writing) {
       this.#writing = true;
@@ -70,6 +77,7 @@ export class Outbox {
           from += count;
           this.writtenBytes += count;
           if (data) this.#progressAtMs = this.#clock.now();
+          else this.#controlBytes -= count;
         }
       }
     } catch (cause) {

@@ -128,7 +128,8 @@ export class PageStream implements PageEvents {
   #nextRound(): void {
     this.#sealer.endRound();
     this.#onRound(this.#rounds.next(), this.#stopped);
-    this.#classifier?.refresh();
+    if (this.#stopped) this.#classifier?.refresh();
+    else this.#classifier?.refreshIfDue();
   }
 }
 

@@ -155,9 +155,11 @@ export interface PageClassifier {
   classOf(block: number, page: number): PageClass;
   /**
    * Looks at the guest's page tables again, within its time budget; what it could not look at counts as `user`.
-   * Called at each round's start, synchronously, whether the VM runs or stands.
+   * Synchronous, whether the VM runs or stands. Called before the first round and before the last.
    */
   refresh(): void;
+  /** The same before every other round, unless it was just done: classes may be as old as the rest between two looks. */
+  refreshIfDue(): void;
   /** For the report. */
   summary(): ClassifierSummary;
 }

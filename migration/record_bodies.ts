@@ -26,6 +26,8 @@ export interface BodyContent {
 export interface BodyWriter extends Disposable {
   /** Pages that fit into one record, at most. */
   readonly maxPages: number;
+  /** After so many records, or bytes of bodies, another key is due. */
+  readonly maxPerKey: { readonly records: number; readonly bytes: number };
   /** The suite of a class, as the header names it. */
   suiteOf(pageClass: PageClass): number;
   /** How long the body will be. */
@@ -40,6 +42,8 @@ export interface BodyWriter extends Disposable {
 
 /** The destination's end. One lane. */
 export interface BodyReader extends Disposable {
+  /** Whether what was read is what the source wrote: if not, content that makes no sense is damage, too. */
+  readonly isAuthentic: boolean;
   /** Whether a header names a suite of this migration, and a body that is long enough. */
   fits(header: RecordHeader): boolean;
   /**

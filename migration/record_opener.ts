@@ -55,6 +55,7 @@ export class RecordOpener implements Disposable {
     try {
       return this.#parser.parse(plaintext);
     } catch (error) {
+      if (!this.#bodies.isAuthentic) return { type: "mistake" };
       if (error instanceof MigrationError) this.#broken = error;
       throw error;
     }

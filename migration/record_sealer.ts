@@ -8,9 +8,7 @@
 import { FRAME_DATA, writeFrameHeader } from "./frame.ts";
 import {
   FRAME_HEADER_BYTES,
-  MAX_BYTES_PER_KEY,
   MAX_PAGES_PER_RECORD,
-  MAX_RECORDS_PER_KEY,
   MAX_STREAM_PIECE_BYTES,
   MAX_ZEROS_PER_RECORD,
   PAGE_BYTES,
@@ -217,11 +215,12 @@ export class RecordSealer implements Disposable {
 
   /** Seals one record at the end of the window. */
   #seal(content: BodyContent): void {
+    const { maxPerKey } = this.#bodies;
     const bodyLength = this.#bodies.bodyBytes(content);
     const frameLength = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bodyLength;
     if (
-      this.#recordsUnderKey === MAX_RECORDS_PER_KEY ||
-      this.#bytesUnderKey + bodyLength > MAX_BYTES_PER_KEY
+      this.#recordsUnderKey >= maxPerKey.records ||
+      this.#bytesUnderKey + bodyLength > maxPerKey.bytes
     ) {
       this.#nextKey();
     }

@@ -48,6 +48,7 @@ export class Repair {
   #tries = MAX_TRIES;
   #damagedBytes = 0;
   #alarmBytes: number;
+  readonly #budgetBytes: number;
 
   constructor(options: {
     /** What sealed the records. */
@@ -62,6 +63,7 @@ export class Repair {
     alarmBytes: number;
   }) {
     this.#alarmBytes = options.alarmBytes;
+    this.#budgetBytes = options.budgetBytes;
     this.#bodies = options.bodies;
     this.#window = options.window;
     this.#sealer = options.sealer;
@@ -111,6 +113,11 @@ export class Repair {
       );
     }
     return null;
+  }
+
+  /** Whether so much is damaged that nobody is asked any more: what is marked lies in memory. */
+  get exhausted(): boolean {
+    return this.#damagedBytes > this.#budgetBytes;
   }
 
   /** The administrator said to go on: as much again until the next alarm. */

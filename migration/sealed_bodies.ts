@@ -10,7 +10,13 @@ import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { CipherSuite, Opener, Sealer } from "../ciphers/suite.ts";
 import { MigrationError } from "./errors.ts";
 import type { KeySchedule } from "./key_schedule.ts";
-import { MAX_PAGES_PER_RECORD, MAX_RECORD_PLAINTEXT_BYTES, RECORD_HEADER_BYTES } from "./limits.ts";
+import {
+  MAX_BYTES_PER_KEY,
+  MAX_PAGES_PER_RECORD,
+  MAX_RECORD_PLAINTEXT_BYTES,
+  MAX_RECORDS_PER_KEY,
+  RECORD_HEADER_BYTES,
+} from "./limits.ts";
 import { type PageClass, pageClasses, type SuiteChoice } from "./messages.ts";
 import { readRecordHeader, type RecordHeader, SequenceNonce } from "./record.ts";
 import type { BodyContent, BodyReader, BodyWriter } from "./record_bodies.ts";
@@ -51,6 +57,7 @@ interface SuiteState {
 /** Seals bodies. See the module. */
 export class SealedBodyWriter implements BodyWriter {
   readonly maxPages = MAX_PAGES_PER_RECORD;
+  readonly maxPerKey: BodyWriter["maxPerKey"];
   readonly #schedule: KeySchedule;
   readonly #suites: SuiteState[];
   readonly #suiteOf: Readonly<Record<PageClass, number>>;
@@ -59,6 +66,13 @@ export class SealedBodyWriter implements BodyWriter {
   constructor(options: SuiteTable & { schedule: KeySchedule }) {
     this.#schedule = options.schedule;
     this.#suiteOf = options.suiteOf;
+    this.maxPerKey = {
+      records: Math.min(
+        MAX_RECORDS_PER_KEY,
+        ...options.suites.map((suite) => suite.maxMessagesPerKey),
+      ),
+      bytes: Math.min(MAX_BYTES_PER_KEY, ...options.suites.map((suite) => suite.maxBytesPerKey)),
+    };
     this.#suites = options.suites.map((suite) => ({
       suite,
       nonce: new SequenceNonce(suite.nonceBytes),
@@ -127,6 +141,7 @@ export class SealedBodyWriter implements BodyWriter {
 
 /** Opens bodies. See the module. */
 export class SealedBodyReader implements BodyReader {
+  readonly isAuthentic = true;
   readonly #schedule: KeySchedule;
   readonly #suites: readonly CipherSuite[];
   readonly #nonces: SequenceNonce[];

@@ -34,7 +34,8 @@ import type {
   Transport,
   VmEnd,
 } from "./ports.ts";
-import { type Profile, sealedProfile } from "./profile.ts";
+import type { Profile } from "./profile.ts";
+import { profiles } from "./profiles.ts";
 import { RecordSealer } from "./record_sealer.ts";
 import { Repair } from "./repair.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
@@ -93,7 +94,7 @@ export class Source {
   /** Begins nothing yet. */
   constructor(options: SourceOptions) {
     this.#options = options;
-    this.#profile = options.profile ?? sealedProfile;
+    this.#profile = profiles[options.profile ?? "sealed"];
     this.#startedAtMs = options.clock.now();
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
@@ -125,7 +126,9 @@ export class Source {
   async run(): Promise<MigrationResult> {
     const { vm, signal, dryRun } = this.#options;
     const interrupt = () => {
-      const reason = new MigrationError("interrupted", "Cannot go on: the migration was cancelled");
+      const reason = signal.reason instanceof MigrationError
+        ? signal.reason
+        : new MigrationError("interrupted", "Cannot go on: the migration was cancelled");
       if (this.#waiter.shielded) this.#givenUp = reason;
       this.#interrupt(reason);
     };
@@ -231,7 +234,11 @@ export class Source {
         !(this.state in
           { starting: 1, setup: 1, copying: 1, stopping: 1, finishing: 1, releasing: 1 })
       ) throw error;
-      if (await this.#abort(error) === "forward") await this.#handOver();
+      if (await this.#abort(error) === "forward") {
+        // Whatever was damaged is still owed: the copy over there is the only one now.
+        await this.#mend();
+        await this.#handOver();
+      }
     }
   }
 
@@ -327,8 +334,10 @@ export class Source {
       if (this.state === "copying" && stream.hasStopped) await this.#stopping();
       // Nothing lies about while the connection is idle, and a busy one gets whole slabs.
       if (link.idle || window.full) window.flush();
-      if (window.full) await this.#waiter.until(() => !window.full);
-      else this.#waiter.check();
+      // While the administrator is asked nothing more is sent that could be damaged.
+      if (window.full || this.#asking !== null) {
+        await this.#waiter.until(() => !window.full && this.#asking === null);
+      } else this.#waiter.check();
     }
     if (this.state !== "stopping") {
       throw new MigrationError("vm", "Cannot migrate the VM: its stream ended before it stopped");
@@ -345,7 +354,7 @@ export class Source {
     do {
       window.flush();
       await this.#forwardIfGone(() => this.#link!.acknowledged >= this.#sealer!.lastSequence);
-      await this.#waiter.until(() => this.#asking === null);
+      await this.#waiter.until(() => this.#asking === null || this.#released);
     } while (repair.resend() || !window.empty);
   }
 
@@ -552,6 +561,9 @@ export class Source {
     this.#released = this.#gone = true;
     this.#sourceState = "gone";
     this.#waiter.shield();
+    // What waits for the administrator's word waits no longer.
+    this.#repair?.goOn();
+    this.#link?.window.flush();
     this.#clearTimer("maxStop");
   }
 
@@ -694,6 +706,7 @@ export class Source {
     switch (this.state) {
       case "finishing":
       case "releasing":
+        if (!this.#finishSaid) return;
         return link.send({
           type: "FINISH",
           lanes: [{ lane: 0, sequence: this.#sealer!.lastSequence }],
@@ -733,7 +746,12 @@ export class Source {
   /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */
   #raise(alarm: MigrationError): void {
     const { askTamper } = this.#options;
-    if (askTamper === undefined) return this.#interrupt(alarm);
+    if (this.#released) {
+      // There is no way back: only the budget, which both sides count, ends the repairs.
+      this.#repair!.goOn();
+      return this.#link!.window.flush();
+    }
+    if (askTamper === undefined || this.#repair!.exhausted) return this.#interrupt(alarm);
     // Who cannot be asked has not said to go on.
     this.#asking ??= askTamper(alarm.message).catch(() => false).then((goOn) => {
       this.#asking = null;
@@ -843,10 +861,9 @@ export class Source {
     const fromMs = clock.now();
     if (stopTimer) this.#clearTimer("maxStop");
     if (state in WAYS_OUT && !(this.state in WAYS_OUT)) this.#lastState = this.state;
-    await this.#machine.enter(state);
+    const held = await this.#machine.enter(state);
     if (stopTimer && state !== "aborting") {
-      const heldMs = clock.now() - fromMs;
-      this.#holdMs += heldMs > 1 ? heldMs : 0;
+      if (held) this.#holdMs += clock.now() - fromMs;
       if (!this.#released) this.#armMaxStop();
     }
   }

@@ -15,7 +15,7 @@ import type {
   SourceVm,
   Transport,
 } from "./ports.ts";
-import type { Profile } from "./profile.ts";
+import type { ProfileId } from "./profile.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import type { EnteredHook, SourceState } from "./states.ts";
 
@@ -29,8 +29,8 @@ export interface SourceOptions {
   identity: Identity;
   /** The destination's public key, and what the operator calls it. */
   peer: { publicKey: Uint8Array; name: string };
-  /** What protects the migration; absent: the sealed profile. */
-  profile?: Profile | undefined;
+  /** What protects the migration, the same on both ends; absent: `sealed`. */
+  profile?: ProfileId | undefined;
   /** Where suites are found by their ids. */
   registry: CipherRegistry;
   /** Acceptable suites per class, best first. */
@@ -47,7 +47,7 @@ export interface SourceOptions {
   journalFacts?: Record<string, unknown> | undefined;
   /** Time and timers. */
   clock: Clock;
-  /** The operator's wish to end it. */
+  /** The operator's wish to end it; a reason that is a MigrationError is reported as it is. */
   signal: AbortSignal;
   /** In the place of the VM's UUID; the destination has to be given the same. */
   vmId?: string | undefined;

@@ -89,7 +89,10 @@ export const destinationTransitions = {
 /** A state of the destination. */
 export type DestinationState = keyof typeof destinationTransitions;
 
-/** Called at each state, before anything of that state is done; the machine waits for it. */
+/**
+ * Called at each state, before anything of that state is done; where it returns a promise the machine waits for
+ * that. What it throws changes nothing: whoever watches a switchover cannot stop it half-way.
+ */
 export type EnteredHook<State> = (state: State) => void | Promise<void>;
 
 /** One machine: where it is, and the only way to move it. */
@@ -114,12 +117,19 @@ export class StateMachine<State extends string> {
     return this.#state;
   }
 
-  /** Moves to `next`. @throws Error when the table has no such step: a bug, never an input */
-  async enter(next: State): Promise<void> {
+  /** Moves to `next`. @returns whether the hook held it up @throws Error when the table has no such step: a bug, never an input */
+  async enter(next: State): Promise<boolean> {
     if (!this.#transitions[this.#state].includes(next)) {
       throw new Error(`Cannot go from ${this.#state} to ${next}: the table has no such step`);
     }
     this.#state = next;
-    await this.#entered(next);
+    let held: void | Promise<void> = undefined;
+    try {
+      held = this.#entered(next);
+      if (held !== undefined) await held;
+    } catch {
+      // See EnteredHook.
+    }
+    return held !== undefined;
   }
 }

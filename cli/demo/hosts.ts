@@ -5,7 +5,11 @@
  */
 
 import { join } from "node:path";
-import { generateIdentityFile } from "../state_directory.ts";
+import { addPeer } from "../peers.ts";
+import { generateIdentityFile, stateDirectory } from "../state_directory.ts";
+
+/** What each calls the other. */
+export const hostNames = { a: "host-a", b: "host-b" } as const;
 
 /** A host. */
 export interface DemoHost {
@@ -14,7 +18,7 @@ export interface DemoHost {
   key: string;
 }
 
-/** Makes both; the stack removes them. */
+/** Makes both, each in the other's list of peers; the stack removes them. */
 export async function makeHosts(
   stack: AsyncDisposableStack,
 ): Promise<{ a: DemoHost; b: DemoHost }> {
@@ -25,5 +29,8 @@ export async function makeHosts(
     await Deno.mkdir(stateDir, { mode: 0o700 });
     return { stateDir, key: await generateIdentityFile(join(stateDir, "identity")) };
   };
-  return { a: await host("a"), b: await host("b") };
+  const [a, b] = [await host("a"), await host("b")];
+  await addPeer(stateDirectory(a), { name: hostNames.b, key: b.key });
+  await addPeer(stateDirectory(b), { name: hostNames.a, key: a.key });
+  return { a, b };
 }

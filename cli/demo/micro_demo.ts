@@ -10,9 +10,10 @@ import { GuestError } from "../guest/guest_error.ts";
 import { microSecret, requireKvm } from "../micro_host.ts";
 import type { MigrationReport } from "../report.ts";
 import type { Terminal } from "../terminal.ts";
+import { protectionFlags, type ProtectionOptions } from "../protection_options.ts";
 import { AgentProcess } from "./agent_process.ts";
 import { CaptureRelay } from "./capture_relay.ts";
-import { makeHosts } from "./hosts.ts";
+import { hostNames, makeHosts } from "./hosts.ts";
 import { type Proof, ramEqual } from "./proof.ts";
 
 /** Writes fast enough for several rounds at the downtime that is aimed at, slowly enough to converge. */
@@ -24,8 +25,10 @@ const BEATS_TIMEOUT_MS = 60_000;
 const READ_BYTES = 256 * 1024;
 
 /** What can be chosen. */
-export interface MicroDemoOptions {
+export interface MicroDemoOptions extends ProtectionOptions {
   memoryMiB: number;
+  /** The suite; undefined leaves it to policy or profile. */
+  cipher: string | undefined;
   /** Bytes per second; the demo's own default when undefined. */
   dirtyRate: number | undefined;
 }
@@ -48,11 +51,12 @@ export async function runMicroMigration(
   const vmId = crypto.randomUUID();
   const needles = [microSecret(vmId)];
   const memory = ["--micro", "--memory", String(options.memoryMiB), "--vm-id", vmId];
-  terminal.line(`Booting a micro-VM of ${options.memoryMiB} MiB, and moving it live and sealed`);
+  terminal.line(`Booting a micro-VM of ${options.memoryMiB} MiB, and moving it live`);
   const receive = stack.use(
     new AgentProcess([
       ...["receive", ...memory, "--listen", "127.0.0.1:0"],
-      ...["--allow", hosts.a.key, "--state-dir", hosts.b.stateDir],
+      ...["--allow", hostNames.a, "--state-dir", hosts.b.stateDir],
+      ...protectionFlags(options),
     ]),
   );
   const listening = await receive.line("listening");
@@ -63,8 +67,9 @@ export async function runMicroMigration(
   const send = stack.use(
     new AgentProcess([
       ...["send", ...memory, "--dirty-rate", rate, "--downtime-limit", DOWNTIME_LIMIT],
-      ...["--to", `127.0.0.1:${relay.port}`, "--peer", hosts.b.key],
-      ...["--state-dir", hosts.a.stateDir],
+      ...["--to", `127.0.0.1:${relay.port}`, "--peer", hostNames.b],
+      ...["--state-dir", hosts.a.stateDir, ...protectionFlags(options)],
+      ...(options.cipher === undefined ? [] : ["--cipher", options.cipher]),
     ], { hold: ["releasing"] }),
   );
   // Both stand still now: the source has stopped, the destination has loaded and waits for RELEASE.
