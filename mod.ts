@@ -29,7 +29,24 @@
  *   D->>S: RUNNING
  * ```
  *
- * The command line does the same with flags, journals in files and signals: `deno run -A cli/migrate.ts`.
+ * {@linkcode migrate} and {@linkcode receive} put them together for scripts, with journals in files; the command line
+ * does the same with flags and signals: `deno run -A cli/migrate.ts`.
+ *
+ * @example A whole migration: suites by the VM's sensitivity
+ * ```ts
+ * import { definePolicy, migrate } from "./mod.ts";
+ *
+ * const policy = definePolicy({
+ *   name: "by-name",
+ *   levels: {
+ *     ordinary: { suites: ["aes-128-gcm", "aes-256-gcm"] },
+ *     payment: { suites: ["aes-256-gcm"] },
+ *   },
+ *   select: (vm) => vm.name?.startsWith("pay-") ? "payment" : "ordinary",
+ * });
+ * export const move = () =>
+ *   migrate({ qmp: "/run/vm1.qmp", to: "host-b:7900", peer: "host-b", policy });
+ * ```
  *
  * @example Which suites there are, and what computes them
  * ```ts
@@ -56,6 +73,14 @@
  */
 
 export * from "./ciphers/mod.ts";
+export {
+  migrate,
+  type MigrateOptions,
+  receive,
+  type ReceiveOptions,
+  type Receiving,
+  type SideOptions,
+} from "./cli/scripting.ts";
 export {
   type AfterCancel,
   type AttachOptions,
