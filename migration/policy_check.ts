@@ -83,6 +83,11 @@ function checkLevel(value: unknown, path: string): PolicyLevel {
   if (!isRecord(value)) throw new PolicyFault(`${path} is not an object`);
   refuseUnknownKeys(value, ["suites", "classes", "onTamper", "to", "profile"], path);
   const { suites, classes, onTamper, to, profile } = value;
+  if (profile === "paper" && classes !== undefined) {
+    throw new PolicyFault(
+      `${path}.classes means nothing with profile: "paper": pages of user space go through the suite, all others in clear`,
+    );
+  }
   return Object.freeze({
     suites: checkSuiteList(suites, `${path}.suites`),
     ...(classes === undefined ? {} : { classes: checkClasses(classes, `${path}.classes`) }),

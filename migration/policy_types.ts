@@ -25,8 +25,6 @@ export type SuiteList<Id extends string> = readonly [Id, ...Id[]];
 export interface LevelParts<Id extends string> {
   /** Acceptable suites, best first. */
   readonly suites: SuiteList<Id>;
-  /** In their place, for pages of these classes. */
-  readonly classes?: { readonly [Class in PageClass]?: SuiteList<Id> };
   /** When damage does not end. Default: what the command line says. */
   readonly onTamper?: TamperAct;
   /** Destinations that such a VM may go to: names of the list of peers, or public keys. Default: any that is allowed. */
@@ -35,14 +33,20 @@ export interface LevelParts<Id extends string> {
 
 /** A level of the sealed profile. */
 export interface SealedLevel extends LevelParts<SealedSuiteId | ThirdPartySuiteId> {
+  /** In the place of `suites`, for pages of these classes. */
+  readonly classes?: {
+    readonly [Class in PageClass]?: SuiteList<SealedSuiteId | ThirdPartySuiteId>;
+  };
   /** Every page is encrypted and authenticated, whatever its class. */
   readonly profile?: "sealed";
 }
 
 /** A level of the lab profile: it takes `--profile paper` on both ends besides. */
 export interface PaperLevel extends LevelParts<PaperSuiteId | ThirdPartySuiteId> {
-  /** The paper's own scheme. */
+  /** The paper's own scheme: pages of user space go through the suite, all others in clear. */
   readonly profile: "paper";
+  /** There is one suite for all. */
+  readonly classes?: never;
 }
 
 /** What protects VMs of one sensitivity. */

@@ -15,11 +15,7 @@ import { definePolicy } from "../../mod.ts";
 export default definePolicy({
   name: "paper-user-pages",
   levels: {
-    lab: {
-      profile: "paper",
-      suites: ["rc4-round"],
-      classes: { kernelText: ["none"], kernelData: ["none"], unmapped: ["none"] },
-    },
+    lab: { profile: "paper", suites: ["rc4-round"] },
   },
   select: () => "lab",
 });

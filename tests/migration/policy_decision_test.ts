@@ -8,7 +8,7 @@ const key = `${"A".repeat(43)}=`;
 const policy = definePolicy({
   name: "bank",
   levels: {
-    lab: { profile: "paper", suites: ["rc4-round"], classes: { unmapped: ["none"] } },
+    lab: { profile: "paper", suites: ["rc4-round"] },
     public: { suites: ["aes-128-gcm", "aes-256-gcm"], onTamper: "ask" },
     confidential: { suites: ["aes-256-gcm"], classes: { kernelText: ["aes-128-gcm"] } },
     restricted: {

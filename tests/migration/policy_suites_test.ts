@@ -17,7 +17,7 @@ function check(levels: Record<string, PolicyLevel>): void {
 
 Deno.test("checkPolicySuites() takes levels that rise, or stay, for every class", () => {
   check({
-    lab: { profile: "paper", suites: ["rc4-round"], classes: { unmapped: ["none"] } },
+    lab: { profile: "paper", suites: ["rc4-round"] },
     better: { profile: "paper", suites: ["aes-256-ctr", "rc4"] },
     public: { suites: ["aes-128-gcm", "aes-256-gcm"] },
     confidential: {

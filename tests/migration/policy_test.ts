@@ -137,6 +137,14 @@ const faults: Record<string, [policy: unknown, message: string]> = {
     { name: "x", levels: { low: { ...low.low, profile: "papre" } }, select: () => "low" },
     'levels.low.profile is none of sealed, paper: "papre"; did you mean paper?',
   ],
+  "has classes in the paper's profile": [
+    {
+      name: "x",
+      levels: { low: { profile: "paper", suites: ["rc4"], classes: { user: ["none"] } } },
+      select: () => "low",
+    },
+    'levels.low.classes means nothing with profile: "paper": pages of user space go through the suite, all others in clear',
+  ],
   "has no select": [{ name: "x", levels: low }, "select is not a function"],
   "has a round that is no function": [
     { name: "x", levels: low, select: () => "low", round: {} },
