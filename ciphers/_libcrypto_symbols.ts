@@ -48,6 +48,35 @@ export const libcryptoSymbols = {
     parameters: [/* ctx */ "pointer", /* outm */ "buffer", /* outl */ "buffer"],
     result: "i32",
   },
+  EVP_Q_digest: {
+    parameters: [
+      /* libctx */ "pointer",
+      /* name */ "buffer",
+      /* propq */ "buffer",
+      /* data */ "buffer",
+      /* datalen */ "usize",
+      /* md */ "buffer",
+      /* mdlen */ "buffer",
+    ],
+    result: "i32",
+  },
+  EVP_Q_mac: {
+    parameters: [
+      /* libctx */ "pointer",
+      /* name */ "buffer",
+      /* propq */ "buffer",
+      /* subalg */ "buffer",
+      /* params */ "pointer",
+      /* key */ "buffer",
+      /* keylen */ "usize",
+      /* data */ "buffer",
+      /* datalen */ "usize",
+      /* out */ "buffer",
+      /* outsize */ "usize",
+      /* outlen */ "buffer",
+    ],
+    result: "pointer",
+  },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The opened library's functions. */

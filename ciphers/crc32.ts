@@ -5,7 +5,9 @@
  * @module
  */
 
-import { crc32 as nativeCrc32 } from "node:zlib";
+import { nodeZlib } from "./_node.ts";
+
+let nativeCrc32: ((bytes: Uint8Array, previous: number) => number) | undefined;
 
 /** Length of a checksum, in bytes. */
 export const CRC32_BYTES = 4;
@@ -25,6 +27,7 @@ export const CRC32_BYTES = 4;
  * ```
  */
 export function crc32(bytes: Uint8Array, previous = 0): number {
+  nativeCrc32 ??= nodeZlib().crc32;
   return nativeCrc32(bytes, previous);
 }
 

@@ -43,6 +43,10 @@ export type LibcryptoState =
     suites: readonly CipherSuite[];
     /** AES-256 in CTR mode, for the paper's suite; IVs are whole initial counter blocks. Null when this library lacks it. */
     aes256Ctr: ((key: Uint8Array) => KeyStream) | null;
+    /** SHA-256. */
+    sha256: (message: Uint8Array) => Uint8Array<ArrayBuffer>;
+    /** HMAC with SHA-256. */
+    hmacSha256: (key: Uint8Array, message: Uint8Array) => Uint8Array<ArrayBuffer>;
   }
   | {
     available: false;
@@ -84,7 +88,58 @@ export function openLibcrypto(path: string): LibcryptoState {
   const aes256Ctr = ctr === null
     ? null
     : (key: Uint8Array) => new LibcryptoCtr({ symbols, cipher: ctr, backend }, { key });
-  return { available: true, backend, suites, aes256Ctr };
+  return { available: true, backend, suites, aes256Ctr, ...digests(symbols) };
+}
+
+/** One-shot functions: nothing is kept between calls. */
+function digests(symbols: LibcryptoSymbols) {
+  const algorithm = encode("SHA256\0");
+  const hmac = encode("HMAC\0");
+  return {
+    sha256(message: Uint8Array): Bytes {
+      const digest = new Uint8Array(32);
+      // SAFETY: names are NUL-terminated, a NULL context and NULL properties are the default ones; `digest` has the
+      // algorithm's length, and its length is not asked for.
+      const done = symbols.EVP_Q_digest(
+        null,
+        algorithm,
+        null,
+        message as Bytes,
+        BigInt(message.length),
+        digest,
+        null,
+      );
+      if (done !== 1) throw refused(symbols, "compute SHA-256");
+      return digest;
+    },
+    hmacSha256(givenKey: Uint8Array, message: Uint8Array): Bytes {
+      const mac = new Uint8Array(32);
+      // An empty view is a NULL pointer, which would mean "no key". RFC 2104 section 2 pads with zeros: one is the same.
+      const key = givenKey.length === 0 ? new Uint8Array(1) : givenKey;
+      // SAFETY: as above; the key is read during the call only.
+      const out = symbols.EVP_Q_mac(
+        null,
+        hmac,
+        null,
+        algorithm,
+        null,
+        key as Bytes,
+        BigInt(key.length),
+        message as Bytes,
+        BigInt(message.length),
+        mac,
+        BigInt(mac.length),
+        null,
+      );
+      if (out === null) throw refused(symbols, "compute HMAC");
+      return mac;
+    },
+  };
+}
+
+function refused(symbols: LibcryptoSymbols, what: string): CipherError {
+  const cause = takeErrors(symbols);
+  return new CipherError("suiteFailed", `Cannot ${what}: libcrypto refused`, { cause });
 }
 
 /** The library's cipher of that NUL-terminated name; null when it has none. It lives as long as the library: it is never freed. */
@@ -231,8 +286,7 @@ class Context implements Disposable {
   }
 
   #failure(what: string): CipherError {
-    const cause = takeErrors(this.#symbols);
-    return new CipherError("suiteFailed", `Cannot ${what}: libcrypto refused`, { cause });
+    return refused(this.#symbols, what);
   }
 }
 

@@ -5,14 +5,9 @@
  * @module
  */
 
-import {
-  type CipherGCM,
-  type CipherGCMTypes,
-  createCipheriv,
-  createDecipheriv,
-  type DecipherGCM,
-} from "node:crypto";
+import type { CipherGCM, CipherGCMTypes, Cipheriv, DecipherGCM } from "node:crypto";
 import { checkLength } from "./_checks.ts";
+import { nodeCrypto } from "./_node.ts";
 import { CipherError } from "./errors.ts";
 import type { KeyStream } from "./key_stream.ts";
 import { sealedSuiteIds, sealedSuites, type SuiteMetadata } from "./sealed.ts";
@@ -52,7 +47,12 @@ class NodeSealer implements Sealer {
   begin(nonce: Uint8Array, associatedData: Uint8Array): void {
     checkLength(nonce, this.#suite.nonceBytes, { code: "nonceLength", what: "nonce" });
     const options = { authTagLength: this.#suite.tagBytes };
-    this.#message = createCipheriv(algorithmOf(this.#suite), this.#key, nonce, options);
+    this.#message = nodeCrypto().createCipheriv(
+      algorithmOf(this.#suite),
+      this.#key,
+      nonce,
+      options,
+    );
     this.#message.setAAD(associatedData);
   }
 
@@ -91,7 +91,12 @@ class NodeOpener implements Opener {
     checkLength(nonce, this.#suite.nonceBytes, { code: "nonceLength", what: "nonce" });
     checkLength(tag, this.#suite.tagBytes, { code: "tagLength", what: "tag" });
     const options = { authTagLength: this.#suite.tagBytes };
-    this.#message = createDecipheriv(algorithmOf(this.#suite), this.#key, nonce, options);
+    this.#message = nodeCrypto().createDecipheriv(
+      algorithmOf(this.#suite),
+      this.#key,
+      nonce,
+      options,
+    );
     this.#message.setAuthTag(tag.slice());
     this.#message.setAAD(associatedData);
   }
@@ -122,7 +127,7 @@ class NodeOpener implements Opener {
 
 class NodeCtr implements KeyStream {
   readonly #key: Uint8Array;
-  #message: ReturnType<typeof createCipheriv> | null = null;
+  #message: Cipheriv | null = null;
 
   constructor(key: Uint8Array) {
     this.#key = key.slice();
@@ -130,7 +135,7 @@ class NodeCtr implements KeyStream {
 
   begin(iv: Uint8Array): void {
     this.#message?.final();
-    this.#message = createCipheriv("aes-256-ctr", this.#key, iv);
+    this.#message = nodeCrypto().createCipheriv("aes-256-ctr", this.#key, iv);
   }
 
   xor(from: Uint8Array, to: Uint8Array): void {

@@ -89,7 +89,7 @@ function settleHint(result: MigrationResult): string | null {
       `\`${recover} --listen [::]:PORT\` there first. ${BY_HAND}`;
   }
   const dead = lastState === "loaded"
-    ? "; if that host is dead for good and the VM has not run there since: with --declare-dead source"
+    ? "; if that host is dead for good and the VM has not run since it stopped for this migration: with --declare-dead source"
     : "";
   return `\`${recover} --listen [::]:PORT\` here, then \`${recover} --to THIS-HOST:PORT\` at the source${dead}. ` +
     BY_HAND;

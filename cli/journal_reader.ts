@@ -4,7 +4,6 @@
  * @module
  */
 
-import { join } from "node:path";
 import {
   destinationJournalStates,
   type JournalEntry,
@@ -42,7 +41,7 @@ export async function readJournals(directory: string): Promise<JournalFile[]> {
       const match = /^([0-9a-f]{32})\.(source|destination)\.jsonl$/.exec(name);
       if (match === null) continue;
       const [, id = "", side] = match;
-      const path = join(directory, name);
+      const path = `${directory}/${name}`;
       journals.push(
         await readJournal({ id, side: side === "source" ? "source" : "destination", path }),
       );

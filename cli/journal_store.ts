@@ -4,11 +4,10 @@
  * @module
  */
 
-import { dirname, join } from "node:path";
 import { MigrationError } from "../migration/errors.ts";
 import type { Journal, JournalEntry, JournalStore } from "../migration/ports.ts";
 import { systemReason } from "./cli_error.ts";
-import { createPrivateFile, syncDirectory, writeWhole } from "./files.ts";
+import { createPrivateFile, parentOf, syncDirectory, writeWhole } from "./files.ts";
 
 /** The two sides of a migration. */
 export type JournalSide = "source" | "destination";
@@ -24,7 +23,7 @@ export function journalPath(directory: string, journal: { id: string; side: Jour
   if (!/^[0-9a-f]{32}$/.test(journal.id)) {
     throw new RangeError("Cannot name a journal: its id is not 32 hexadecimal digits");
   }
-  return join(directory, `${journal.id}.${journal.side}.jsonl`);
+  return `${directory}/${journal.id}.${journal.side}.jsonl`;
 }
 
 /**
@@ -72,7 +71,7 @@ export class FileJournalStore implements JournalStore {
 
   /** Writes a file as a journal is written, and takes it away again. */
   async check(): Promise<void> {
-    const path = join(this.#directory, `.check-${crypto.randomUUID()}`);
+    const path = `${this.#directory}/.check-${crypto.randomUUID()}`;
     try {
       await Deno.mkdir(this.#directory, { recursive: true, mode: 0o700 });
       try {
@@ -90,7 +89,7 @@ export class FileJournalStore implements JournalStore {
     let file: Deno.FsFile;
     try {
       await Deno.mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      await syncDirectory(dirname(this.#directory));
+      await syncDirectory(parentOf(this.#directory));
       file = await Deno.open(path, { createNew: true, append: true, mode: 0o600 });
     } catch (cause) {
       throw journalError("create", path, cause);

@@ -5,6 +5,8 @@
  * @module
  */
 
+// First: see there.
+import "./lazy_segmenter.ts";
 import { parse } from "@optique/core/parser";
 import { commands, type Invocation } from "./commands.ts";
 import { errorReport, exitCodes, outcomeOf } from "./exit_codes.ts";

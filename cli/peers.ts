@@ -4,7 +4,6 @@
  * @module
  */
 
-import { join } from "node:path";
 import { decodeKey, isEncodedKey } from "../migration/identity.ts";
 import { CliError, systemCode, systemReason } from "./cli_error.ts";
 import { readCapped, replacePrivateFile } from "./files.ts";
@@ -119,7 +118,7 @@ async function changePeers(
 ): Promise<void> {
   await makeStateDirectory(directory);
   try {
-    using lock = await Deno.open(join(directory.path, "peers.lock"), {
+    using lock = await Deno.open(`${directory.path}/peers.lock`, {
       create: true,
       write: true,
       mode: 0o600,

@@ -22,7 +22,7 @@ const PROGRESS_INTERVAL_MS = 500;
 export function runReceive(options: ReceiveOptions): Promise<number> {
   return withReport(
     options,
-    { side: "destination", dryRun: false },
+    { side: "destination", dryRun: false, profile: options.profile },
     async ({ terminal, signal, interrupt, warn }) => {
       const directory = stateDirectory(options);
       await makeStateDirectory(directory);

@@ -71,7 +71,7 @@ export const recoverCommand = command(
       declareDead: optional(
         option("--declare-dead", choice(["source", "destination"] as const, { metavar: "SIDE" }), {
           description:
-            message`Swear that the other side's QEMU is dead for good, and that its copy of the VM has not run since.`,
+            message`Swear that the other side's QEMU is dead for good, and that its copy of the VM has not run since the migration stopped it.`,
         }),
       ),
       qmp: optional(option("--qmp", pathValue("PATH"), {

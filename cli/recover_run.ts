@@ -159,12 +159,19 @@ function lockedHint({ side }: JournalFile): string {
     : "wait for that `send` or `recover`, or end it";
 }
 
-/** Only the *other* side can be declared dead. */
-function declared({ declareDead }: RecoverOptions, side: JournalFile["side"]): boolean {
+/** Only the *other* side can be declared dead, and only where it would be heard if it were not. */
+function declared({ declareDead, meet }: RecoverOptions, side: JournalFile["side"]): boolean {
   if (declareDead === side) {
     throw new CliError("usage", `Cannot declare the ${side} dead: this host was the ${side}`, {
       hint: "declare the other side dead, or run `recover` on the other host",
     });
+  }
+  if (declareDead === "destination" && "listen" in meet) {
+    throw new CliError(
+      "usage",
+      "Cannot declare the destination dead while listening: a `receive` that lives does not dial",
+      { hint: "dial it with --to, where `receive` was" },
+    );
   }
   return declareDead !== undefined;
 }

@@ -5,6 +5,7 @@
  */
 
 import { type PageClass, pageClasses } from "../migration/message_types.ts";
+import type { ProfileId } from "../migration/profile.ts";
 import type { MigrationResult } from "../migration/result.ts";
 import { type Check, formatChecks } from "./checks.ts";
 import { type ErrorReport, errorReport, type Outcome, outcomeOf } from "./exit_codes.ts";
@@ -31,6 +32,8 @@ export type MigrationReport =
 export interface ReportStart {
   side: "source" | "destination";
   dryRun: boolean;
+  /** As it was asked for. */
+  profile: ProfileId;
 }
 
 /** The report of a command that failed before its migration began: the VM was not touched. */
@@ -42,7 +45,7 @@ export function failedReport(error: unknown, start: ReportStart): MigrationRepor
     id: null,
     side: start.side,
     dryRun: start.dryRun,
-    profile: "sealed",
+    profile: start.profile,
     suites: null,
     suite: null,
     landing: null,

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { registerCipher } from "../ciphers/registry.ts";
+import { defaultRegistry } from "../ciphers/registry.ts";
 import type { CipherSuite } from "../ciphers/suite.ts";
 import type { LandingMode } from "../kvm/landing.ts";
 import { QemuDestination } from "../kvm/qemu_destination.ts";
@@ -202,7 +202,11 @@ export async function receive(options: ReceiveOptions): Promise<Receiving> {
 
 /** What does not depend on the VM. */
 async function begin(options: SideOptions) {
-  for (const suite of options.suites ?? []) registerCipher(suite);
+  for (const suite of options.suites ?? []) {
+    // A script may move many VMs, and both ends may be in one process: the same suite comes again.
+    const registry = defaultRegistry();
+    if (!registry.has(suite.id) || registry.get(suite.id) !== suite) registry.register(suite);
+  }
   const directory = stateDirectory({ stateDir: options.stateDir });
   await makeStateDirectory(directory);
   const identity = await readIdentityFile(options.identity ?? directory.identity);

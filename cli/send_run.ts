@@ -22,7 +22,8 @@ import { formatAddress } from "./values.ts";
 
 /** Runs `send`. @returns the exit code */
 export function runSend(options: SendOptions): Promise<number> {
-  const start = { side: "source", dryRun: options.dryRun } as const;
+  const { dryRun, profile } = options;
+  const start = { side: "source", dryRun, profile } as const;
   return withReport(options, start, async ({ terminal, signal, checks, warn }) => {
     await using stack = new AsyncDisposableStack();
     const protection = await loadProtection(options, {

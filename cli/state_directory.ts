@@ -4,7 +4,6 @@
  * @module
  */
 
-import { isAbsolute, join } from "node:path";
 import { importIdentity } from "../migration/identity.ts";
 import { decodeKey, encodeKey, generateIdentity, type Identity } from "../migration/identity.ts";
 import { CliError, systemCode, systemReason } from "./cli_error.ts";
@@ -50,23 +49,23 @@ export function stateDirectory(options: StateDirectoryOptions = {}): StateDirect
   const path = resolvePath(options);
   return {
     path,
-    identity: join(path, "identity"),
-    peers: join(path, "peers.json"),
-    migrations: join(path, "migrations"),
-    cache: join(path, "cache"),
+    identity: `${path}/identity`,
+    peers: `${path}/peers.json`,
+    migrations: `${path}/migrations`,
+    cache: `${path}/cache`,
   };
 }
 
 function resolvePath(options: StateDirectoryOptions): string {
   const env = options.env ?? ((name) => Deno.env.get(name));
   const given = options.stateDir ?? env("SEALIFT_STATE_DIR");
-  if (given !== undefined && given !== "") return given;
+  if (given !== undefined && given !== "") return given.replace(/(?<=.)\/+$/, "");
   if ((options.uid ?? Deno.uid()) === 0) return "/var/lib/sealift";
   const stateHome = env("XDG_STATE_HOME");
   // The specification: a relative path is invalid and counts as not set.
-  if (stateHome !== undefined && isAbsolute(stateHome)) return join(stateHome, "sealift");
+  if (stateHome !== undefined && stateHome.startsWith("/")) return `${stateHome}/sealift`;
   const home = env("HOME");
-  if (home !== undefined && isAbsolute(home)) return join(home, ".local/state/sealift");
+  if (home !== undefined && home.startsWith("/")) return `${home}/.local/state/sealift`;
   throw new CliError("usage", "Cannot find the state directory: HOME is not set", {
     hint: "name one with --state-dir",
   });

@@ -10,6 +10,7 @@
 import { KvmError } from "./errors.ts";
 import { findLanding, type Landing, type LandingMode } from "./landing.ts";
 import { MigrationSettings } from "./migration_settings.ts";
+import { isGone } from "./process.ts";
 import { type QemuFacts, readCapabilities } from "./qemu_facts.ts";
 import { QemuSink } from "./qemu_sink.ts";
 import type { SourceEnd } from "./qemu_source.ts";
@@ -163,7 +164,8 @@ export class QemuDestination implements AsyncDisposable {
     const { pid } = this.#vm.process;
     if (await this.#vm.quit(QUIT_TIMEOUT_MS)) return;
     try {
-      Deno.kill(pid, "SIGKILL");
+      // Its number may be another process's by now.
+      if (!isGone(this.#vm.process)) Deno.kill(pid, "SIGKILL");
     } catch (error) {
       if (!(error instanceof Deno.errors.NotFound)) throw error;
     }

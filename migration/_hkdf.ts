@@ -5,15 +5,14 @@
  * @module
  */
 
-// node:crypto for pure computation only; WebCrypto has no synchronous HMAC.
-import { createHmac } from "node:crypto";
+import { hmacSha256, SHA256_BYTES } from "../ciphers/digest.ts";
 
-/** Output length of SHA-256, in bytes. */
-export const HASH_BYTES = 32;
+/** Output length of the hash, in bytes. */
+export const HASH_BYTES: number = SHA256_BYTES;
 
 /** HKDF-Extract (RFC 5869 section 2.2): a pseudorandom key of 32 bytes. */
 export function hkdfExtract(salt: Uint8Array, inputKey: Uint8Array): Uint8Array<ArrayBuffer> {
-  return hmac(salt, [inputKey]);
+  return hmacSha256(salt, inputKey);
 }
 
 /**
@@ -34,20 +33,16 @@ export function hkdfExpand(
   let block = new Uint8Array(0);
   for (let i = 1, at = 0; at < length; i++, at += HASH_BYTES) {
     // T(i) = HMAC(PRK, T(i - 1) | info | i)
-    const next = hmac(pseudorandomKey, [block, info, Uint8Array.of(i)]);
+    const message = new Uint8Array(block.length + info.length + 1);
+    message.set(block);
+    message.set(info, block.length);
+    message[message.length - 1] = i;
+    const next = hmacSha256(pseudorandomKey, message);
+    message.fill(0);
     block.fill(0);
     block = next;
     output.set(block.subarray(0, length - at), at);
   }
   block.fill(0);
   return output;
-}
-
-function hmac(key: Uint8Array, parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
-  const mac = createHmac("sha256", key);
-  for (const part of parts) mac.update(part);
-  const digest = mac.digest();
-  const copy = new Uint8Array(digest);
-  digest.fill(0);
-  return copy;
 }

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { createHash } from "node:crypto";
+import { sha256 } from "../ciphers/digest.ts";
 import { MigrationError } from "./errors.ts";
 import { MIN_DAMAGE_BYTES } from "./limits.ts";
 import { writeUint64 } from "./record.ts";
@@ -51,14 +51,10 @@ export class DamagedSequences {
 
   /** Their number, and SHA-256 over them, ascending, as u64. */
   digest(): { count: number; sha256: string } {
-    const hash = createHash("sha256");
-    const bytes = new Uint8Array(8);
+    const bytes = new Uint8Array(8 * this.count);
     const view = new DataView(bytes.buffer);
-    for (const sequence of this.#sorted()) {
-      writeUint64(view, 0, sequence);
-      hash.update(bytes);
-    }
-    return { count: this.count, sha256: hash.digest("hex") };
+    this.#sorted().forEach((sequence, i) => writeUint64(view, 8 * i, sequence));
+    return { count: this.count, sha256: sha256(bytes).toHex() };
   }
 
   #sorted(): number[] {

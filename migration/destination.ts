@@ -23,6 +23,7 @@ import type {
   Message,
   RefuseMessage,
 } from "./messages.ts";
+import { SILENCE_RECOVER_MS } from "./limits.ts";
 import { judgeOffer, refuse } from "./offer_answer.ts";
 import { JOIN, RECOVER } from "./opening.ts";
 import type {
@@ -274,7 +275,7 @@ export class Destination {
       migration: this.#loadedOnce && runState !== "gone" ? "completed" : null,
     });
     this.#note("The source recovers", migrationId);
-    await link.serve(connection);
+    await link.serve(connection, { silenceMs: SILENCE_RECOVER_MS });
   }
 
   async #leftLoading(): Promise<void> {

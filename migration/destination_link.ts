@@ -64,6 +64,7 @@ export class DestinationLink implements Disposable {
   /** A landing that is waited for: nothing is read meanwhile, so that silence says nothing, and nobody takes over. */
   #landing: Promise<void> | null = null;
   #silence: { clear(): void } | null = null;
+  #silenceMs: number = SILENCE_MS;
   #waiting: { clear(): void } | null = null;
   #disconnectedMs = 0;
   #writtenBefore = 0;
@@ -123,9 +124,10 @@ export class DestinationLink implements Disposable {
     return this.#next === connection;
   }
 
-  /** Reads the first connection, or one that took over, until it ends or another takes over. */
-  async serve(connection: Connection): Promise<void> {
+  /** Reads the first connection, or one that took over, until it ends, is silent for too long, or another takes over. */
+  async serve(connection: Connection, { silenceMs = SILENCE_MS } = {}): Promise<void> {
     this.#drop();
+    this.#silenceMs = silenceMs;
     this.#adopt(connection);
     await this.#read(connection);
   }
@@ -358,10 +360,12 @@ export class DestinationLink implements Disposable {
 
   #watchSilence(connection: Connection): void {
     this.#silence?.clear();
-    this.#silence = this.#clock.timer(SILENCE_MS / 4, () => {
+    this.#silence = this.#clock.timer(this.#silenceMs / 4, () => {
       if (this.#connection !== connection || connection.closed) return;
       const silentMs = this.#clock.now() - connection.lastReadAtMs;
-      if (this.#landing !== null || silentMs <= SILENCE_MS) return this.#watchSilence(connection);
+      if (this.#landing !== null || silentMs <= this.#silenceMs) {
+        return this.#watchSilence(connection);
+      }
       this.#ended(
         connection,
         new MigrationError(

@@ -111,7 +111,9 @@ export const PING_INTERVAL_STOPPED_MS = 250;
 
 /** Silence after which a connection counts as cut while the VM runs, in milliseconds. */
 export const SILENCE_MS = 10_000;
-/** The same while the VM is stopped, in milliseconds. */
+/** The same for a connection of RECOVER, in milliseconds: nobody says PING there while the other side's QEMU takes its time. */
+export const SILENCE_RECOVER_MS = 60_000;
+/** The same as SILENCE_MS while the VM is stopped, in milliseconds. */
 export const SILENCE_STOPPED_MS = 2_000;
 
 /** Default total of time without a connection while the VM runs, in milliseconds (`--reconnect`). */

@@ -114,7 +114,7 @@ export interface LiveSettings {
 
 /** Why a VM left the migration by itself. */
 export type VmEnd =
-  /** Its process is gone: QMP closed, and no such process. */
+  /** Its process is gone: QMP closed, and no such process; a source's, without having run again since its last stop. */
   | { kind: "gone" }
   /** It runs (again), or stands as it did before. */
   | { kind: "resumed"; text: string }

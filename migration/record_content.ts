@@ -10,6 +10,7 @@ import {
   MAX_PAGES_PER_RECORD,
   MAX_SETUP_BYTES,
   MAX_STATE_BYTES,
+  MAX_STREAM_PIECE_BYTES,
   MAX_ZEROS_PER_RECORD,
   PAGE_BYTES,
 } from "./limits.ts";
@@ -60,8 +61,12 @@ export class RecordParser {
         const offset = view.getUint32(1);
         const total = view.getUint32(5);
         const cap = type === recordTypes.setup ? MAX_SETUP_BYTES : MAX_STATE_BYTES;
-        if (total > cap || offset + length - 9 > total) break;
         const bytes = plaintext.subarray(9);
+        // Cut in one way only: else pieces of a byte each would cost the square of their number.
+        if (
+          total > cap || offset % MAX_STREAM_PIECE_BYTES !== 0 ||
+          bytes.length !== Math.min(MAX_STREAM_PIECE_BYTES, total - offset)
+        ) break;
         return { type: type === recordTypes.setup ? "setup" : "state", offset, total, bytes };
       }
       case recordTypes.round:

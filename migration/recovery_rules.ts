@@ -5,12 +5,7 @@
  * @module
  */
 
-import type {
-  DestinationJournalState,
-  MigrationCounters,
-  SourceJournalState,
-  StateBefore,
-} from "./ports.ts";
+import type { DestinationJournalState, MigrationCounters, SourceJournalState } from "./ports.ts";
 
 /** What a QEMU says of itself; `gone` when its process is. */
 export interface VmStatus {
@@ -48,8 +43,8 @@ export type DestinationStanding =
 
 /** What the source's journal says, in all. */
 export interface SourceRecord {
+  /** In the order in which they were written. */
   states: readonly SourceJournalState[];
-  before: StateBefore;
   /** Counters of the line `releasing`; null when it was never reached. */
   counters: MigrationCounters | null;
 }
@@ -92,16 +87,18 @@ export function destinationStanding(
 
 /** What the source's side is to do. */
 export type Verdict =
-  /** Say DISCARD: the VM is at the source. */
-  | { act: "discard" }
+  /** Say DISCARD: the VM is at the source, or went on from there. */
+  | { act: "discard"; text: string }
   /** Journal `released`, then say RELEASE: the VM is the destination's. */
   | { act: "release" }
-  /** `cont` at the source, if the VM ran before. */
+  /** Journal `aborted`, then `cont` at the source, if the VM ran before. */
   | { act: "resume" }
-  /** It runs at the destination: end the source's QEMU. */
-  | { act: "done" }
+  /** It runs at the destination: end the source's QEMU, if it is this migration's. */
+  | { act: "done"; text: string }
   /** Nothing is left to do: why. */
   | { act: "settled"; text: string }
+  /** Nothing is left of the VM. */
+  | { act: "lost"; text: string }
   /** Nobody can know: what would settle it. */
   | { act: "unknown"; text: string; hint: string }
   /** Cannot happen by the rules: change nothing, say so loudly. */
@@ -116,7 +113,7 @@ export function verdict(
   const { states } = options.record;
   const released = states.includes("released");
   if (states.includes("done") && source !== "waiting") {
-    if (source !== "here") return { act: "done" };
+    if (source !== "here") return done(source);
     return {
       act: "conflict",
       text:
@@ -127,23 +124,46 @@ export function verdict(
     case "waiting":
       return { act: "unknown", text: "QEMU is still in finish-migrate", hint: "try again" };
     case "here":
+      return atSource(destination, "the VM is at the source");
     case "elsewhere":
-      return atSource(source, destination);
+      return atSource(destination, "the VM went on from the source in another migration");
     case "gone":
-      return sourceGone(destination, released);
+      return wentOn(states)
+        ? atSource(destination, "the VM went back to the source, whose QEMU has ended since")
+        : sourceGone(destination, released);
     case "postmigrate":
-      return stopped(destination, { released, declared: options.declared });
+      return wentOn(states)
+        ? comingBack(destination)
+        : stopped(destination, { released, declared: options.declared });
   }
 }
 
-function atSource(source: "here" | "elsewhere", destination: DestinationStanding): Verdict {
-  const where = source === "here"
-    ? "the VM is at the source"
-    : "the VM went on from the source in another migration";
+/** Whether the journal gave the VM back to the source, and to nobody since: every copy is stale, or about to be. */
+function wentOn(states: readonly SourceJournalState[]): boolean {
+  const back = states.findLastIndex((state) => state === "aborted" || state === "ran");
+  return back > states.lastIndexOf("released");
+}
+
+function done(source: "postmigrate" | "elsewhere" | "gone"): Verdict {
+  const text = "the VM is at the destination";
+  switch (source) {
+    case "postmigrate":
+      return { act: "done", text: `${text}; the source's QEMU is ended` };
+    case "elsewhere":
+      return {
+        act: "done",
+        text: `${text}; the source's QEMU has served another migration since, and is left alone`,
+      };
+    case "gone":
+      return { act: "done", text };
+  }
+}
+
+function atSource(destination: DestinationStanding, where: string): Verdict {
   switch (destination) {
     case "loaded":
     case "neverRan":
-      return { act: "discard" };
+      return { act: "discard", text: `${where}; a copy at the destination is discarded` };
     case "takingGone":
       return { act: "settled", text: `${where}; the destination holds nothing of it` };
     case "unreachable":
@@ -153,11 +173,15 @@ function atSource(source: "here" | "elsewhere", destination: DestinationStanding
       };
     case "taking":
     case "running":
-      return {
-        act: "conflict",
-        text: `${where}, and the destination's journal says that it took it`,
-      };
+      return taken(where);
   }
+}
+
+function taken(where: string): Verdict {
+  return {
+    act: "conflict",
+    text: `${where}, and the destination's journal says that it took it`,
+  };
 }
 
 function sourceGone(destination: DestinationStanding, released: boolean): Verdict {
@@ -168,21 +192,35 @@ function sourceGone(destination: DestinationStanding, released: boolean): Verdic
         act: "unknown",
         text: "the source's QEMU is gone, and it was never released: it may have run on",
         hint:
-          "if it is dead for good and did not run after the copy was loaded: `recover --declare-dead source` at the destination",
+          "if it is dead for good and the VM has not run since it stopped for this migration: `recover --declare-dead source` at the destination",
       };
     case "taking":
       return { act: "release" };
     case "running":
-      return { act: "done" };
+      return done("gone");
     case "neverRan":
     case "takingGone":
-      return { act: "settled", text: "both QEMUs are gone: start the VM anew" };
+      return { act: "lost", text: "both QEMUs are gone: start the VM anew" };
     case "unreachable":
       return {
         act: "unknown",
         text: "the source's QEMU is gone, and the destination does not answer",
         hint: "run `recover` again when it does",
       };
+  }
+}
+
+/** `cont` was decided, and may be under way: an agent that dies does not take it back. */
+function comingBack(destination: DestinationStanding): Verdict {
+  switch (destination) {
+    case "loaded":
+    case "neverRan":
+    case "takingGone":
+    case "unreachable":
+      return { act: "resume" };
+    case "taking":
+    case "running":
+      return taken("the VM is about to go on at the source");
   }
 }
 
@@ -195,7 +233,7 @@ function stopped(
     case "taking":
       return { act: "release" };
     case "running":
-      return { act: "done" };
+      return done("postmigrate");
     case "neverRan":
       return { act: "resume" };
     case "takingGone":

@@ -26,13 +26,16 @@ export const destinationWords = {
 } as const satisfies Record<DestinationStanding, string>;
 
 const acts = {
-  discard: "the VM is at the source; a copy at the destination is discarded",
   release: "the VM belongs to the destination, which takes it now",
   resume: "no copy ran over there; the VM goes on at the source",
-  done: "the VM is at the destination; the source's QEMU is ended",
 } as const;
 
 /** What follows from the two. */
 export function verdictWords(verdict: Verdict): string {
   return "text" in verdict ? verdict.text : acts[verdict.act];
+}
+
+/** A run state, for behind what was found; nothing for `gone`. */
+export function unlessGone(runState: string): string {
+  return runState === "gone" ? "" : ` (${runState})`;
 }

@@ -49,7 +49,7 @@ async function main(filters: readonly string[]): Promise<number> {
   } else {
     counts = addCounts(
       await runDenoTest(["tests/"]),
-      await runDenoTest(["--doc", "--preload=tests/support/preload_libc.ts", ...documented]),
+      await runDenoTest(["--doc", "--preload=tests/support/preload_libraries.ts", ...documented]),
     );
   }
   // Nothing executed proves nothing.

@@ -190,7 +190,10 @@ qemuTest("recover --declare-dead source takes the operator's word for a loaded c
   await crash.reaches("gone", "paused");
   const nobody = await crash.recover("destination", ["--to", "127.0.0.1:1"]);
   assert.equal(nobody.code, 5, nobody.stderr);
-  assert.match(nobody.stderr, /hint: .*has not run since \d{4}-.*--declare-dead source/);
+  assert.match(
+    nobody.stderr,
+    /hint: .*has not run since it stopped for this migration, after \d{4}-.*--declare-dead source/,
+  );
   assert.equal(crash.destination.hasRun, false);
   const sworn = await crash.recover("destination", [
     ...["--to", "127.0.0.1:1", "--declare-dead", "source"],
@@ -199,3 +202,30 @@ qemuTest("recover --declare-dead source takes the operator's word for a loaded c
   await crash.reaches("gone", "running");
   assert.equal(hosts.journal("destination", crash.id).at(-1), "running");
 });
+
+qemuTest(
+  "recover discards a copy that comes back after the VM went on at the source, and ended there",
+  async () => {
+    await using crash = await Crash.at("released");
+    const { hosts } = crash;
+    await crash.killReceive();
+    await crash.reaches("postmigrate", "paused");
+    const sworn = await crash.recover("source", [
+      ...["--to", "127.0.0.1:1", "--declare-dead", "destination"],
+    ]);
+    assert.equal(sworn.code, 0, sworn.stderr);
+    await crash.reaches("running", "paused");
+    await crash.source.moreBeats(5);
+    await crash.source.process.kill();
+    const listening = hosts.recover("destination", { args: ["--listen", "127.0.0.1:0"] });
+    const address = String((await listening.line("listening"))?.["address"]);
+    const { code, stderr } = await crash.recover("source", ["--to", address]);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /so: the VM went back to the source, whose QEMU has ended since/);
+    assert.equal((await listening.ended).code, 0);
+    await crash.reaches("gone", "gone");
+    assert.equal(crash.destination.hasRun, false);
+    assert.deepEqual(hosts.journal("source", crash.id).slice(-2), ["released", "aborted"]);
+    assert.equal(hosts.journal("destination", crash.id).at(-1), "discarded");
+  },
+);

@@ -4,6 +4,10 @@ import { Buffer } from "node:buffer";
 import fc from "fast-check";
 import { DamagedSequences } from "../../migration/damaged_sequences.ts";
 import { MIN_DAMAGE_BYTES } from "../../migration/limits.ts";
+import { libcrypto } from "../../ciphers/libcrypto.ts";
+
+// Kept open for the life of the process.
+libcrypto();
 
 const tampering = { name: "MigrationError", code: "tampering" };
 

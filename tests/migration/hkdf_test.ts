@@ -4,6 +4,10 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import fc from "fast-check";
 import { hkdfExpand, hkdfExtract } from "../../migration/_hkdf.ts";
 import file from "../vectors/hkdf_sha256.json" with { type: "json" };
+import { libcrypto } from "../../ciphers/libcrypto.ts";
+
+// Kept open for the life of the process.
+libcrypto();
 
 for (const vector of file.vectors) {
   Deno.test(`hkdfExtract() and hkdfExpand() agree with RFC 5869 ${vector.name}`, () => {

@@ -1,31 +1,13 @@
 import assert from "node:assert/strict";
 import type { Connection } from "../../migration/connection.ts";
-import type { Identity } from "../../migration/identity.ts";
 import type { Message } from "../../migration/messages.ts";
-import { connect, JOIN, MESSAGE_1_BYTES, NO_PSK, RECOVER } from "../../migration/opening.ts";
+import { JOIN, MESSAGE_1_BYTES, RECOVER } from "../../migration/opening.ts";
 import type { LoopbackEnd } from "../support/loopback.ts";
-import { scriptedSource } from "../support/scripted_peers.ts";
+import { dialAs, scriptedSource } from "../support/scripted_peers.ts";
 import { identities, migrate, SimulatedMigration } from "../support/simulated_migration.ts";
 
 /** A migration that takes a while, so that there is time for more than itself. */
 const slow = { pageCounts: [200], seed: 4, source: { liveRounds: 2, paceMs: 20 } };
-
-async function dialAs(
-  run: SimulatedMigration,
-  options: { kind: number; id: Uint8Array; psk?: Uint8Array; identity?: Identity },
-): Promise<Connection> {
-  const { kind, id, psk = NO_PSK, identity = identities.source } = options;
-  const { connection } = await connect(run.loopback.dial(), {
-    identity,
-    remotePublic: identities.destination.publicKey,
-    migrationId: id,
-    clock: run.clock,
-    kind,
-    psk,
-    onCut: () => {},
-  });
-  return connection;
-}
 
 function idOf(run: SimulatedMigration): Uint8Array {
   return Uint8Array.from(run.source.id.match(/../g)!, (byte) => parseInt(byte, 16));
@@ -173,7 +155,7 @@ Deno.test("Destination takes a connection only for a later attempt than the last
   await using run = new SimulatedMigration({ pageCounts: [4] });
   const ends = run.destination.run();
   const id = crypto.getRandomValues(new Uint8Array(16));
-  using source = await scriptedSource(run, id);
+  using source = await scriptedSource(run, { id });
   source.everything();
   await run.clock.sleep(50);
   const join = () => dialAs(run, { kind: JOIN, id, psk: source.joinKey });
@@ -221,7 +203,7 @@ Deno.test("Destination tells every damaged record again to who joins, before HAV
   await using run = new SimulatedMigration({ pageCounts: [4] });
   const ends = run.destination.run();
   const id = crypto.getRandomValues(new Uint8Array(16));
-  using source = await scriptedSource(run, id);
+  using source = await scriptedSource(run, { id });
   source.everything();
   await run.clock.sleep(50);
   const frame = new Uint8Array(8 + 24 + 20);

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { FRAME_CONTROL, FRAME_DATA, writeFrameHeader } from "../../migration/frame.ts";
+import { MAX_QUEUED_CONTROL_BYTES } from "../../migration/limits.ts";
 import type { AcceptMessage, Message } from "../../migration/messages.ts";
 import type { MigrationResult } from "../../migration/result.ts";
 import {
@@ -144,6 +145,27 @@ for (const type of ["RELEASE", "DISCARD", "DONE"] as const) {
     assert.deepEqual(run.destinationJournals.states, []);
   });
 }
+
+Deno.test("Destination cuts off a source that asks and reads no answers, and listens on", async () => {
+  await using run = new SimulatedMigration({ pageCounts: [4] });
+  const destinationEnds = run.destination.run();
+  const end = run.loopback.dial();
+  using greedy = await scriptedSource(run, { end });
+  // A PONG is larger than this.
+  const messages = MAX_QUEUED_CONTROL_BYTES / 30;
+  end.stalled = new Promise(() => {});
+  let asked = 0;
+  while (asked < messages && !run.notes.some((text) => text.includes("is lost"))) {
+    greedy.connection.send({ type: "PING", nonce: asked, lanes: [{ lane: 0, sequence: 0 }] });
+    if (++asked % 500 !== 0) continue;
+    await greedy.connection.outbox.drained();
+    await run.clock.sleep(1);
+  }
+  assert.ok(asked < messages, "it is answered without end");
+  const source = await run.source.run();
+  assert.equal(source.outcome, "completed");
+  assert.equal((await destinationEnds).outcome, "completed");
+});
 
 Deno.test("Destination takes a VM after a source that said RELEASE and FINISH to no purpose", async () => {
   await using run = new SimulatedMigration({});

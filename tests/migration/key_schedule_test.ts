@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { expand, hkdf } from "@noble/hashes/hkdf.js";
 import { sha256 } from "@noble/hashes/sha2.js";
+import { libcrypto } from "../../ciphers/libcrypto.ts";
 import { deriveMigrationSecret, KeySchedule } from "../../migration/key_schedule.ts";
 import vector from "../vectors/key_schedule.json" with { type: "json" };
+
+// Kept open for the life of the process.
+libcrypto();
 
 const encoder = new TextEncoder();
 const inputs = {

@@ -4,10 +4,14 @@ import { x25519 } from "@noble/curves/ed25519.js";
 import { hkdf } from "@noble/hashes/hkdf.js";
 import { sha256 } from "@noble/hashes/sha2.js";
 import fc from "fast-check";
+import { libcrypto } from "../../ciphers/libcrypto.ts";
 import { AUTHENTICATION_FAILED } from "../../migration/errors.ts";
 import { generateIdentity, type Identity, importIdentity } from "../../migration/identity.ts";
 import { NoiseInitiator, NoiseResponder } from "../../migration/noise.ts";
 import file from "../vectors/noise_ikpsk2_25519_aesgcm_sha256.json" with { type: "json" };
+
+// Kept open for the life of the process.
+libcrypto();
 
 const unhex = (text: string) => Uint8Array.fromHex(text);
 const utf8 = (text: string) => new TextEncoder().encode(text);

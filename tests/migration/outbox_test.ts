@@ -69,3 +69,16 @@ Deno.test("Outbox.progressAtMs moves with data alone", async () => {
   await outbox.drained();
   assert.ok(outbox.progressAtMs >= startedAtMs + 100);
 });
+
+Deno.test("Outbox.controlBytes counts control messages that wait, and no records", async () => {
+  using clock = new FakeClock();
+  const [here, there] = loopbackPair({ capacityBytes: 10 });
+  const outbox = new Outbox(here, { clock, onCut: () => assert.fail("cut") });
+  outbox.put(new Uint8Array(500), { data: true });
+  outbox.put(new Uint8Array(30));
+  outbox.put(new Uint8Array(20));
+  assert.equal(outbox.controlBytes, 50);
+  await readAll(there, 550);
+  await outbox.drained();
+  assert.equal(outbox.controlBytes, 0);
+});

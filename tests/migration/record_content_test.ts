@@ -5,6 +5,7 @@ import {
   MAX_PAGES_PER_RECORD,
   MAX_SETUP_BYTES,
   MAX_STATE_BYTES,
+  MAX_STREAM_PIECE_BYTES,
   MAX_ZEROS_PER_RECORD,
   PAGE_BYTES,
 } from "../../migration/limits.ts";
@@ -58,6 +59,8 @@ function plaintextOf(content: RecordContent): Uint8Array {
   }
 }
 
+type PieceContent = Extract<RecordContent, { type: "setup" | "state" }>;
+
 const place = fc.constantFrom(0, 1).chain((block) =>
   fc.tuple(fc.constant(block), fc.nat({ max: pageCounts[block]! - 1 }))
 );
@@ -76,18 +79,27 @@ const zeros = place.chain(([block, page]) =>
     pages: new Uint32Array(count).fill(page),
   }))
 );
+/** One of the pieces that so many bytes are cut into. */
 const piece = (type: "setup" | "state", cap: number) =>
-  fc.record({
-    bytes: fc.uint8Array({ minLength: 1, maxLength: 50 }),
-    offset: fc.nat({ max: cap - 50 }),
-  }).chain(({ bytes, offset }) =>
-    fc.integer({ min: offset + bytes.length, max: cap }).map((total): RecordContent => ({
-      type,
-      offset,
-      total,
-      bytes,
-    }))
+  fc.oneof(
+    fc.integer({ min: 1, max: cap }),
+    // Whose last piece is full, and that are one piece.
+    fc.integer({ min: 1, max: cap / MAX_STREAM_PIECE_BYTES }).map((n) =>
+      n * MAX_STREAM_PIECE_BYTES
+    ),
+    fc.integer({ min: 1, max: MAX_STREAM_PIECE_BYTES }),
+  ).chain((total) =>
+    fc.oneof(
+      fc.nat({ max: Math.ceil(total / MAX_STREAM_PIECE_BYTES) - 1 }),
+      fc.constant(Math.ceil(total / MAX_STREAM_PIECE_BYTES) - 1),
+    ).map((index): PieceContent => {
+      const offset = index * MAX_STREAM_PIECE_BYTES;
+      const length = Math.min(MAX_STREAM_PIECE_BYTES, total - offset);
+      return { type, offset, total, bytes: new Uint8Array(length).fill(index) };
+    })
   );
+const setup = piece("setup", MAX_SETUP_BYTES);
+const state = piece("state", MAX_STATE_BYTES);
 const u64 = fc.nat({ max: Number.MAX_SAFE_INTEGER });
 const round = fc.record({ round: fc.nat(), pages: u64, zeros: u64 }).map((one): RecordContent => ({
   type: "round",
@@ -96,8 +108,8 @@ const round = fc.record({ round: fc.nat(), pages: u64, zeros: u64 }).map((one): 
 const content = fc.oneof(
   pages,
   zeros,
-  piece("setup", MAX_SETUP_BYTES),
-  piece("state", MAX_STATE_BYTES),
+  setup,
+  state,
   round,
 );
 
@@ -111,10 +123,10 @@ Deno.test("RecordParser.parse() gives what a record holds", () => {
   );
 });
 
-Deno.test("RecordParser.parse() refuses a record that is a byte too long or too short, but for pieces", () => {
+Deno.test("RecordParser.parse() refuses a record that is a byte too long or too short", () => {
   const parser = new RecordParser(blocks);
   fc.assert(
-    fc.property(fc.oneof(pages, zeros, round), (given) => {
+    fc.property(content, (given) => {
       const plaintext = plaintextOf(given);
       const longer = new Uint8Array(plaintext.length + 1);
       longer.set(plaintext);
@@ -124,6 +136,45 @@ Deno.test("RecordParser.parse() refuses a record that is a byte too long or too 
     }),
     { numRuns: 40 },
   );
+});
+
+Deno.test("RecordParser.parse() refuses a piece that another cut would give", () => {
+  const parser = new RecordParser(blocks);
+  fc.assert(
+    fc.property(fc.oneof(setup, state), fc.nat(), fc.nat(), (given, a, b) => {
+      const { offset, total, bytes } = given;
+      // A part of a piece, from somewhere in it on.
+      const from = a % bytes.length;
+      const length = 1 + b % (bytes.length - from);
+      if (length === bytes.length) return;
+      const part = { ...given, offset: offset + from, bytes: bytes.subarray(from, from + length) };
+      assert.throws(() => parser.parse(plaintextOf(part)), { code: "protocol" });
+      // All of the same bytes, of a larger whole.
+      if (bytes.length === MAX_STREAM_PIECE_BYTES) return;
+      const more = { ...given, total: total + 1 };
+      assert.throws(() => parser.parse(plaintextOf(more)), { code: "protocol" });
+    }),
+    { numRuns: 200 },
+  );
+});
+
+Deno.test("RecordParser.parse() refuses pieces beyond the end, without bytes, and of too much", () => {
+  const parser = new RecordParser(blocks);
+  const full = new Uint8Array(MAX_STREAM_PIECE_BYTES);
+  for (const type of ["setup", "state"] as const) {
+    const cap = type === "setup" ? MAX_SETUP_BYTES : MAX_STATE_BYTES;
+    for (
+      const wrong of [
+        { offset: 0, total: 0, bytes: new Uint8Array() },
+        { offset: MAX_STREAM_PIECE_BYTES, total: MAX_STREAM_PIECE_BYTES, bytes: new Uint8Array() },
+        { offset: MAX_STREAM_PIECE_BYTES, total: 10, bytes: new Uint8Array(10) },
+        { offset: MAX_STREAM_PIECE_BYTES, total: 10, bytes: full },
+        { offset: 0, total: cap + 1, bytes: full },
+      ]
+    ) {
+      assert.throws(() => parser.parse(plaintextOf({ type, ...wrong })), { code: "protocol" });
+    }
+  }
 });
 
 Deno.test("RecordParser.parse() throws nothing but MigrationError, and gives no place outside the VM", () => {

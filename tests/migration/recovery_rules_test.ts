@@ -13,7 +13,7 @@ const counters = { dirtySyncCount: 3, normal: 100, duplicate: 20 };
 const released: SourceJournalState[] = ["open", "releasing", "released"];
 
 function record(states: SourceJournalState[], known = true) {
-  return { states, before: "running" as const, counters: known ? counters : null };
+  return { states, counters: known ? counters : null };
 }
 
 const sources: [string, string, string | null, SourceJournalState[], SourceStanding][] = [
@@ -133,22 +133,67 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "done",
     ["unknown", "resume"],
   ]],
+  ["postmigrate, given back", "postmigrate", [...released, "aborted"], [
+    "resume",
+    "resume",
+    "conflict",
+    "resume",
+    "conflict",
+    "resume",
+  ]],
+  ["postmigrate, released anew", "postmigrate", [...released, "aborted", "released"], [
+    "release",
+    "resume",
+    "release",
+    ["unknown", "resume"],
+    "done",
+    ["unknown", "resume"],
+  ]],
   ["gone", "gone", ["open"], [
     "unknown",
-    "settled",
+    "lost",
     "release",
-    "settled",
+    "lost",
     "done",
     "unknown",
   ]],
   ["gone, released", "gone", released, [
     "release",
-    "settled",
+    "lost",
     "release",
-    "settled",
+    "lost",
     "done",
     "unknown",
   ]],
+  ["gone, released anew", "gone", [...released, "aborted", "released"], [
+    "release",
+    "lost",
+    "release",
+    "lost",
+    "done",
+    "unknown",
+  ]],
+  ...([
+    ["gone, aborted", ["open", "aborted"]],
+    ["gone, released and aborted", [...released, "aborted"]],
+    ["gone, ran", [...released, "ran"]],
+    ["gone, aborted and ran", [...released, "aborted", "ran"]],
+  ] as [string, SourceJournalState[]][]).map((
+    [name, states],
+  ): typeof rows[number] => [name, "gone", states, [
+    "discard",
+    "discard",
+    "conflict",
+    "settled",
+    "conflict",
+    "settled",
+  ]]),
+  [
+    "elsewhere, done",
+    "elsewhere",
+    [...released, "done", "ran"],
+    columns.map(() => "done" as const),
+  ],
   ["postmigrate, done", "postmigrate", [...released, "done"], columns.map(() => "done" as const)],
   ["gone, done", "gone", [...released, "done"], columns.map(() => "done" as const)],
   ["here, done", "here", [...released, "done"], columns.map(() => "conflict" as const)],
@@ -169,12 +214,15 @@ for (const [name, source, states, acts] of rows) {
 
 Deno.test("verdict() never runs a copy that may be older than one that ran, and never two", () => {
   for (const [, source, states] of rows) {
+    const back = states.findLastIndex((state) => state === "aborted" || state === "ran");
+    const wentOn = back > states.lastIndexOf("released");
     for (const destination of columns) {
       const { act } = verdict(source, destination, { record: record(states), declared: false });
       const may = `${source} ${destination} ${states.at(-1)}`;
       if (act === "release") {
         assert.ok(source === "postmigrate" || source === "gone", may);
         assert.ok(destination === "loaded" || destination === "taking", may);
+        assert.ok(!wentOn, may);
         assert.ok(
           source !== "gone" || destination === "taking" || states.includes("released"),
           may,
@@ -182,13 +230,30 @@ Deno.test("verdict() never runs a copy that may be older than one that ran, and 
       }
       if (act === "resume") {
         assert.equal(source, "postmigrate", may);
-        assert.equal(destination, "neverRan", may);
+        assert.ok(
+          wentOn
+            ? destination !== "taking" && destination !== "running"
+            : destination === "neverRan",
+          may,
+        );
       }
       if (act === "discard") assert.ok(destination === "loaded" || destination === "neverRan", may);
       if (act === "done") {
         assert.ok(source !== "here", may);
         assert.ok(destination === "running" || states.includes("done"), may);
       }
+    }
+  }
+});
+
+Deno.test("verdict() never calls a VM lost that went on from the source", () => {
+  for (const destination of columns) {
+    for (const last of ["aborted", "ran"] as const) {
+      const told = verdict("gone", destination, {
+        record: record([...released, last]),
+        declared: false,
+      });
+      assert.ok(!("text" in told) || !told.text.includes("anew"), `${destination} ${last}`);
     }
   }
 });

@@ -1,23 +1,15 @@
 import assert from "node:assert/strict";
 import { connect, NO_PSK, RECOVER } from "../../migration/opening.ts";
 import type { RecoveryOptions, RecoveryResult } from "../../migration/recovery.ts";
-import {
-  type DestinationState,
-  destinationTransitions,
-  type SourceState,
-  sourceTransitions,
-} from "../../migration/states.ts";
+import { destinationTransitions, sourceTransitions } from "../../migration/states.ts";
 import { Loopback } from "../support/loopback.ts";
 import { runCase, type SimulatedCase } from "../support/simulated_case.ts";
 import {
   forEachCase,
   identities,
-  SimulatedMigration,
-  type SimulatedMigrationOptions,
+  type SimulatedMigration,
 } from "../support/simulated_migration.ts";
-import { recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
-
-const small = { pageCounts: [4], seed: 3, source: { liveRounds: 1 } };
+import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
 
 const plain: SimulatedCase = {
   seed: 1,
@@ -69,37 +61,6 @@ for (const [who, agents] of Object.entries(victims)) {
     });
     assert.ok(ways.has("source") && ways.has("destination"), [...ways].join());
   });
-}
-
-/** A migration whose agents are killed when the source or the destination enters a state. */
-async function crashed(
-  at: {
-    source?: SourceState;
-    destination?: DestinationState;
-    also?: (run: SimulatedMigration) => void;
-  },
-  options: SimulatedMigrationOptions = {},
-): Promise<SimulatedMigration> {
-  const run = new SimulatedMigration({
-    ...small,
-    ...options,
-    sourceEntered: (state, run) => {
-      if (state === at.source) kill(run);
-    },
-    destinationEntered: (state, run) => {
-      if (state === at.destination) kill(run);
-    },
-  });
-  const kill = (run: SimulatedMigration) => {
-    at.also?.(run);
-    run.killSourceAgent();
-    run.killDestinationAgent();
-  };
-  run.start();
-  await Promise.race([run.sourceAgent.died, run.tooLong()]);
-  await run.clock.sleep(100);
-  await run.sourceVm.settled();
-  return run;
 }
 
 function lines(run: SimulatedMigration): string[][] {
@@ -167,7 +128,10 @@ Deno.test("recover() with --declare-dead takes the operator's word where no jour
   assert.equal(both.destination.outcome, "unknown");
   const alone = await recoverSide(lost, "destination", { meet: unreachable });
   assert.equal(alone.outcome, "unknown");
-  assert.match(alone.error!.hint!, /has not run since 2025-01-01T.*--declare-dead source/s);
+  assert.match(
+    alone.error!.hint!,
+    /has not run since it stopped for this migration, after 2025-01-01T.*--declare-dead source/s,
+  );
   const word = await recoverSide(lost, "destination", { meet: unreachable, declareDead: true });
   assert.equal(word.outcome, "completed");
   assert.equal(lost.world.destination, "running");
@@ -205,7 +169,6 @@ Deno.test("recover() run twice at once settles the same", async () => {
     recoverSide(run, "source", { meet }),
   ]);
   await there;
-  listener.close();
   assert.ok(here.some(({ outcome }) => outcome === "completed"));
   assert.deepEqual(run.world.violations, []);
   assert.equal(run.world.destination, "running");
@@ -242,8 +205,7 @@ Deno.test("recover() lets in only the peer that its journal names, for that migr
   assert.ok(run.clock.now() - startedAtMs < 1_000);
   assert.equal((await there).outcome, "completed");
   assert.equal(run.world.destination, "running");
-  for (const end of silent) end.close();
-  listener.close();
+  for (const end of silent) if (!end.closed) end.close();
 });
 
 Deno.test("recover() looks again when the other side comes: what it saw an hour ago does not count", async () => {
@@ -256,7 +218,6 @@ Deno.test("recover() looks again when the other side comes: what it saw an hour 
     meet: { dial: () => Promise.resolve(listener.dial()) },
   });
   await there;
-  listener.close();
   // Loaded, and gone before it was told to run: the VM goes on at the source.
   assert.equal(here.outcome, "completed", here.error?.message);
   assert.equal(run.world.source, "running");
@@ -269,7 +230,6 @@ Deno.test("recover() looks again when the other side comes: what it saw an hour 
   await other.sourceVm.resume();
   await recoverSide(other, "destination", { meet: { dial: () => Promise.resolve(door.dial()) } });
   await source;
-  door.close();
   assert.equal(other.world.destinationRan, false);
   assert.equal(other.world.destination, "gone");
   assert.deepEqual(other.world.violations, []);
@@ -359,4 +319,24 @@ Deno.test("recover() explains and changes nothing with dryRun", async () => {
     assert.deepEqual([run.world.source, run.world.destination], world, state);
     assert.deepEqual(lines(run)[0], journals[0], state);
   }
+});
+
+Deno.test("recover() names the same time in the oath whoever wrote `loaded`", async () => {
+  await using run = await crashed({ destination: "loading" });
+  // EOF had reached QEMU.
+  run.killSource();
+  run.world.destination = "paused";
+  assert.deepEqual(lines(run)[1], ["open"]);
+  const opened = run.destinationJournals.lines.get(`${run.source.id}.destination`)![0]!.time;
+  for (let times = 0; times < 2; times++) {
+    await run.clock.sleep(600_000);
+    const { error } = await recoverSide(run, "destination", { meet: unreachable });
+    assert.ok(
+      error?.hint?.includes(
+        `the VM has not run since it stopped for this migration, after ${opened}*`,
+      ),
+      error?.hint,
+    );
+  }
+  assert.deepEqual(lines(run)[1], ["open", "loaded"]);
 });

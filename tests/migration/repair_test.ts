@@ -276,6 +276,23 @@ Deno.test("Repair.alarm is raised beyond what is repaired unasked, small records
   assert.equal(wire.repair.alarm?.code, "tampering");
 });
 
+Deno.test("Repair.exhausted counts what marked pages take, goOn() or not", () => {
+  // Two records as both sides count them; a mark costs 128 bytes more.
+  using wire = new Wire({ budgetBytes: 2 * 4096 + 600, alarmBytes: 4096 });
+  for (let record = 0; record < 2; record++) {
+    assert.equal(wire.repair.exhausted, false);
+    wire.repair.goOn();
+    for (let page = 0; page < 4; page++) wire.sealer.zero(0, page);
+    wire.sealer.sealOpen();
+    wire.window.flush();
+    wire.deliver(true);
+    wire.answer();
+  }
+  assert.equal(wire.repair.exhausted, true);
+  wire.repair.goOn();
+  assert.equal(wire.repair.exhausted, true);
+});
+
 Deno.test("Repair.damaged() throws once both sides' budget is passed", () => {
   using wire = new Wire({ budgetBytes: 2 * 4096 });
   for (let page = 0; page < 3; page++) wire.write(0, page, 0);

@@ -59,3 +59,22 @@ Deno.test("StateMachine.enter() waits for the hook, and refuses a step that the 
   await assert.rejects(machine.enter("running"), /Cannot go from receiving to running/);
   assert.equal(machine.state, "receiving");
 });
+
+Deno.test("StateMachine.enter() says whether the hook held it up, and goes on when the hook fails", async () => {
+  const hooks: [held: boolean, hook: () => void | Promise<void>][] = [
+    [false, () => {}],
+    [true, () => Promise.resolve()],
+    [true, () => Promise.reject(new Error("no space left on device"))],
+  ];
+  const throwing = () => {
+    throw new Error("no space left on device");
+  };
+  for (const [held, entered] of [...hooks, [false, throwing] as const]) {
+    const machine = new StateMachine<keyof typeof destinationTransitions>("listening", {
+      transitions: destinationTransitions,
+      entered,
+    });
+    assert.equal(await machine.enter("receiving"), held);
+    assert.equal(machine.state, "receiving");
+  }
+});

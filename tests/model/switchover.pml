@@ -25,6 +25,8 @@
  *   NO_AGAIN     after JOIN only RELEASE is said again
  *   NO_STUCK     a destination whose `cont` fails discards at once, without being told
  *   NO_LOOK      a destination whose `cont` fails discards when told, without looking whether it runs by now
+ *   NO_BACK      recover does not look whether its own journal gave the VM back to the source
+ *   NO_FIRST     recover says `cont` before it has journalled `aborted`
  * CRASHES (default 4) bounds crashes of agents and of QEMUs, lost hosts,
  * journal lines that cannot be written, and commands that fail.
  *
@@ -93,6 +95,7 @@ bit  dRec;
 #define RELEASED  2
 #define DONE      3
 byte sj = NONE;
+bit  sBack;        /* `aborted` or `ran` after that: the VM was given back to the source */
 #define LOADED    1
 #define TAKING    2
 #define RUNNING   3
@@ -125,7 +128,7 @@ bit moved;         /* the source ran on and was migrated elsewhere later */
 
 #define running  ((sq == RUN -> 1 : 0) + (dq == RUN -> 1 : 0) + moved)
 #define sCurrent (sq != GONE && !dRan && !moved)
-#define dCurrent ((dq == PAUSE || dq == RUN) && !sRan && !mDISCARD)   /* with DISCARD under way the source is the only copy */
+#define dCurrent ((dq == PAUSE || dq == RUN) && !sRan && !mDISCARD && !sBack)   /* with DISCARD under way, or given back, the source is the only copy */
 #define sLive    (sa != DEAD && sa != S_DONE)
 #define noMsgs   mFINISH = 0; mRELEASE = 0; mDISCARD = 0; mABORT = 0; mLOADED = 0; mRUNNING = 0; mREFUSE = 0; mDISCARDED = 0; mSTUCK = 0
 #define anyMsg   (mFINISH || mRELEASE || mDISCARD || mABORT || mLOADED || mRUNNING || mREFUSE || mDISCARDED || mSTUCK)
@@ -134,6 +137,11 @@ bit moved;         /* the source ran on and was migrated elsewhere later */
 #define crash    (crashes < CRASHES && !settle)
 #define rec2     (sa == S_REC2 && sj != DONE)
 
+#ifdef NO_BACK
+#define back 0
+#else
+#define back sBack
+#endif
 /* "this migration made it postmigrate", and "dead, and it never ran" */
 #ifdef NO_OURS
 #define ours 1
@@ -257,14 +265,34 @@ do
    /* --reconnect is used up, or Ctrl-C: exit 5 */
 :: atomic { (sa == S_RLSD || sa == S_BACK) && !sRec && (!up || !settle) ->   /* source: released, discarding -> unknown */
             sEnds(DEAD) }
+#ifdef NO_FIRST
 :: atomic { sa == S_CONT && sq == PAUSE ->                                /* source: returning -> aborted */
-            sourceCont(); sEnds(S_DONE) }
+            sourceCont();
+            if
+            :: sBack = 1
+            :: crash -> crashes++
+            fi;
+            sEnds(S_DONE) }
+#else
+   /* once `cont` may have been taken, no copy may be released any more */
+:: atomic { sa == S_CONT && sRec && sq == PAUSE && !sBack -> sBack = 1 }
+:: atomic { sa == S_CONT && sq == PAUSE && (!sRec || sBack) ->            /* source: returning -> aborted */
+            sourceCont(); sBack = 1; sEnds(S_DONE) }
+   /* `aborted` cannot be written: the copy is gone anyway */
+:: atomic { sa == S_CONT && sq == PAUSE && !sRec && crash ->              /* source: returning -> aborted */
+            crashes++; sourceCont(); sEnds(S_DONE) }
+#endif
 :: atomic { sa == S_CONT && sq == GONE ->                                 /* source: returning -> failed */
             sEnds(S_DONE) }
    /* `cont` answers an error */
 :: atomic { sa == S_CONT && sq == PAUSE && crash ->                       /* source: returning -> unknown */
             crashes++; sEnds(DEAD) }
-:: atomic { sa == S_ABRT && (sq == RUN || (sq == GONE && sRan)) -> mABORT = up; sa = S_SAID }
+:: atomic { sa == S_ABRT && (sq == RUN || (sq == GONE && sRan)) ->
+            if
+            :: sBack = 1
+            :: crash -> crashes++                                         /* `aborted` cannot be written */
+            fi;
+            mABORT = up; sa = S_SAID }
    /* DISCARDED, or it was waited for long enough */
 :: atomic { sa == S_SAID ->                                               /* source: aborting -> aborted */
             sEnds(S_DONE) }
@@ -401,12 +429,21 @@ do
    /* the VM is at the source, or went on from there */
 :: atomic { rec2 && (sSaw == W_LOADED || sSaw == W_NEVER) && (sq == RUN || (sq == PAUSE && !ours)) ->   /* recover */
             sSaw = 0; sa = S_WIPE; mDISCARD = up }
+   /* so says its journal, the QEMU being gone */
+:: atomic { rec2 && (sSaw == W_LOADED || sSaw == W_NEVER) && sq == GONE && back ->   /* recover */
+            sSaw = 0; sa = S_WIPE; mDISCARD = up }
 :: atomic { rec2 && (sSaw == W_TAKING || sSaw == W_RUN || sSaw == W_UNKN) && (sq == RUN || moved) -> assert(false) }
-:: atomic { sa == S_WIPE && mDISCARDED -> mDISCARDED = 0; sEnds(S_DONE) } /* recover */
-:: atomic { sa == S_WIPE && mRUNNING -> assert(false) }
+:: atomic { rec2 && (sSaw == W_TAKING || sSaw == W_RUN) && sq == PAUSE && back -> assert(false) }
+:: atomic { sa == S_WIPE && mDISCARDED -> mDISCARDED = 0; sBack = 1; sEnds(S_DONE) } /* recover */
+   /* nobody answers, and nobody was released */
+:: atomic { sa == S_REC && !settle && (sq == RUN || moved) && sj < RELEASED ->   /* recover */
+            sBack = 1; sEnds(S_DONE) }
+:: atomic { sa == S_WIPE && mRUNNING && sq != GONE -> assert(false) }
+   /* given back, gone before `cont`, and the operator's word was taken over there */
+:: atomic { sa == S_WIPE && mRUNNING && sq == GONE -> sEnds(DEAD) }       /* recover */
    /* the VM is the destination's */
-:: atomic { rec2 && (((sSaw == W_LOADED || sSaw == W_TAKING) && sq == PAUSE && ours) ||
-                     (sSaw == W_LOADED && sq == GONE && sj == RELEASED) || (sSaw == W_TAKING && sq == GONE)) ->   /* recover */
+:: atomic { rec2 && !back && (((sSaw == W_LOADED || sSaw == W_TAKING) && sq == PAUSE && ours) ||
+                              (sSaw == W_LOADED && sq == GONE && sj == RELEASED) || (sSaw == W_TAKING && sq == GONE)) ->   /* recover */
             assert(sSaw == W_LOADED || sj == RELEASED || sq == GONE
 #ifdef NO_JOURNAL
                    || 1
@@ -417,11 +454,11 @@ do
 #endif
             sSaw = 0; sa = S_RLSD; mRELEASE = up }
    /* the VM comes back; what may still be there of its copy goes first */
-:: atomic { rec2 && sSaw == W_NEVER && sq == PAUSE && ours ->             /* recover */
+:: atomic { rec2 && (sSaw == W_NEVER || (sSaw == W_LOADED && back)) && sq == PAUSE && ours ->   /* recover */
             sSaw = 0; sa = S_BACK; mDISCARD = up }
-:: atomic { rec2 && (sSaw == W_NEVER || sSaw == W_UNKN) && sq == GONE ->  /* recover */
+:: atomic { rec2 && ((sSaw == W_NEVER && !back) || sSaw == W_UNKN) && sq == GONE ->   /* recover */
             sEnds(S_DONE) }
-:: atomic { rec2 && sSaw == W_RUN && (sq == PAUSE || sq == GONE) ->       /* recover */
+:: atomic { rec2 && sSaw == W_RUN && (sq == PAUSE || sq == GONE) && !back ->   /* recover */
             sj = DONE; sSaw = 0; sa = S_QUIT }
    /* an answer that it did not ask for: run recover again */
 :: atomic { sRec && (sa == S_RLSD || sa == S_BACK || sa == S_WIPE) && (mREFUSE || mSTUCK) ->   /* recover */
@@ -432,6 +469,12 @@ do
 :: atomic { rec2 && sSaw == W_UNKN && sq == PAUSE && ours && dNeverRan -> /* recover */
             sSaw = 0; sa = S_BACK; mDISCARD = up }
 :: atomic { sa == S_REC && dLost && sq == PAUSE && ours && sj != DONE && (sj < RELEASED || dNeverRan) ->   /* recover */
+            sa = S_CONT }
+   /* the same of a host that is only fenced, and comes back with a copy that is loaded */
+:: atomic { sa == S_REC && !settle && da == DEAD && dj < TAKING && sq == PAUSE && ours && sj != DONE ->   /* recover */
+            sa = S_CONT }
+   /* given back, and `cont` not taken: no word is needed any more */
+:: atomic { sa == S_REC && back && (!settle || dLost) && sq == PAUSE && ours && sj != DONE ->   /* recover */
             sa = S_CONT }
 
 /* ---- recover at the destination: takes its place again, and answers ---- */
@@ -474,7 +517,12 @@ do
 :: atomic { !dLost && crash -> crashes++; dLost = 1; dq = GONE; dEnds() } /* crash */
 
 /* ---- the operator migrates the resumed VM elsewhere, with Sealift or anything else ---- */
-:: atomic { sq == RUN && !sLive && !sLost && !settle -> sq = PAUSE; moved = 1 }
+:: atomic { sq == RUN && !sLive && !sLost && !settle ->
+            sq = PAUSE; moved = 1;
+            if
+            :: sj != DONE -> sBack = 1                                    /* `send` writes `ran` */
+            :: true
+            fi }
 
 /* ---- from here on nothing breaks: does exactly one run in the end? ---- */
 :: atomic { !settle -> settle = 1; alive0 = (sCurrent || dCurrent || moved) }

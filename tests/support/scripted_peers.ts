@@ -8,7 +8,7 @@ import { defaultRegistry } from "../../ciphers/registry.ts";
 import { Admission, type Admitted } from "../../migration/admission.ts";
 import type { Connection } from "../../migration/connection.ts";
 import { DamagedSequences } from "../../migration/damaged_sequences.ts";
-import { encodeKey } from "../../migration/identity.ts";
+import { encodeKey, type Identity } from "../../migration/identity.ts";
 import type {
   AcceptMessage,
   FinishMessage,
@@ -151,15 +151,34 @@ export function offerOf(run: SimulatedMigration): OfferMessage {
   };
 }
 
-/** Opens a migration to the destination of `run`. */
+/** A connection to the destination of `run` that has shaken hands, and said nothing yet. */
+export async function dialAs(
+  run: SimulatedMigration,
+  options: { kind: number; id: Uint8Array; psk?: Uint8Array; identity?: Identity },
+): Promise<Connection> {
+  const { kind, id, psk = NO_PSK, identity = identities.source } = options;
+  const { connection } = await connect(run.loopback.dial(), {
+    identity,
+    remotePublic: identities.destination.publicKey,
+    migrationId: id,
+    clock: run.clock,
+    kind,
+    psk,
+    onCut: () => {},
+  });
+  return connection;
+}
+
+/** Opens a migration to the destination of `run`, over a connection to it: a new one if none is given. */
 export async function scriptedSource(
   run: SimulatedMigration,
-  migrationId: Uint8Array = crypto.getRandomValues(new Uint8Array(16)),
+  options: { id?: Uint8Array; end?: LoopbackEnd } = {},
 ): Promise<ScriptedSource> {
-  const { connection, handshakeHash } = await connect(run.loopback.dial(), {
+  const { id = crypto.getRandomValues(new Uint8Array(16)), end = run.loopback.dial() } = options;
+  const { connection, handshakeHash } = await connect(end, {
     identity: identities.source,
     remotePublic: identities.destination.publicKey,
-    migrationId,
+    migrationId: id,
     clock: run.clock,
     kind: OPEN,
     psk: NO_PSK,

@@ -27,6 +27,7 @@ const events = [
   "stop source agent",
   "stop destination agent",
   "cancel by others",
+  "cancel by others, then kill source QEMU",
   "cut",
 ] as const;
 type Event = typeof events[number];
@@ -195,6 +196,10 @@ function happens(event: Event, run: SimulatedMigration): void {
       if (run.world.source !== "finish-migrate") return;
       run.meddled = true;
       return run.sourceVm.cancelByOthers();
+    case "cancel by others, then kill source QEMU":
+      if (run.world.source !== "finish-migrate") return;
+      run.sourceVm.cancelByOthers();
+      return run.killSource();
   }
 }
 

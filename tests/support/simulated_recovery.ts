@@ -12,8 +12,13 @@ import {
   type RecoveryResult,
   type RecoveryVm,
 } from "../../migration/recovery.ts";
+import type { DestinationState, SourceState } from "../../migration/states.ts";
 import { Loopback } from "./loopback.ts";
-import { identities, type SimulatedMigration } from "./simulated_migration.ts";
+import {
+  identities,
+  SimulatedMigration,
+  type SimulatedMigrationOptions,
+} from "./simulated_migration.ts";
 
 /** How the two sides meet: who dials; the other listens, as `recover` or as a `receive` that is still there. */
 export interface RecoverySide {
@@ -65,6 +70,39 @@ export function destinationRecoveryVm({ world, destinationVm }: SimulatedMigrati
     announce: () => destinationVm.announce(),
     quit: () => destinationVm.quit(),
   };
+}
+
+/** A migration whose agents are killed when the source or the destination enters a state. */
+export async function crashed(
+  at: {
+    source?: SourceState;
+    destination?: DestinationState;
+    also?: (run: SimulatedMigration) => void;
+  },
+  options: SimulatedMigrationOptions = {},
+): Promise<SimulatedMigration> {
+  const run = new SimulatedMigration({
+    pageCounts: [4],
+    seed: 3,
+    source: { liveRounds: 1 },
+    ...options,
+    sourceEntered: (state, run) => {
+      if (state === at.source) kill(run);
+    },
+    destinationEntered: (state, run) => {
+      if (state === at.destination) kill(run);
+    },
+  });
+  const kill = (run: SimulatedMigration) => {
+    at.also?.(run);
+    run.killSourceAgent();
+    run.killDestinationAgent();
+  };
+  run.start();
+  await Promise.race([run.sourceAgent.died, run.tooLong()]);
+  await run.clock.sleep(100);
+  await run.sourceVm.settled();
+  return run;
 }
 
 /** `recover` on one host. */

@@ -192,14 +192,14 @@ export class SimulatedSource implements SourceVm {
     this.#world.source = "gone";
     this.#world.note("the source's QEMU is killed");
     this.#stream?.fail();
-    this.#end({ kind: "gone" });
+    this.#end(this.#resumed ? { kind: "resumed", text: "it ran again" } : { kind: "gone" });
   }
 
-  /** Somebody cancels its migration. */
+  /** Somebody cancels its migration; QEMU is asked why it left before that is told, and may be killed meanwhile. */
   cancelByOthers(): void {
     this.#stream?.fail();
     this.backToBefore("somebody's migrate_cancel");
-    this.#end({ kind: "resumed", text: "cancelled" });
+    void this.#clock.sleep(3).then(() => this.#end({ kind: "resumed", text: "cancelled" }));
   }
 
   /** Its agent is no more: the kernel closes the stream. */

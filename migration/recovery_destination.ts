@@ -1,0 +1,231 @@
+/**
+ * The destination's side of `recover`: it reports, discards on DISCARD, and runs the VM only on RELEASE or on the
+ * operator's word (PROTOCOL.md section 7.4).
+ *
+ * @module
+ */
+
+import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
+import type { Message } from "./messages.ts";
+import { pause } from "./pause.ts";
+import type { DestinationJournalState } from "./ports.ts";
+import { RecoveryLog } from "./recovery_log.ts";
+import { Meeting } from "./recovery_meeting.ts";
+import type { RecoveryOptions } from "./recovery_options.ts";
+import { type DestinationStanding, destinationStanding } from "./recovery_rules.ts";
+import { destinationWords, unlessGone } from "./recovery_words.ts";
+
+/** How long QEMU may take to load what it got, in milliseconds. */
+const LOADING_MS = 60_000;
+/** Between two looks at it, in milliseconds. */
+const LOOK_MS = 250;
+
+/** RUNNING, of a VM whose RESUME nobody saw. */
+const RUNNING: Message = { type: "RUNNING", sinceResumeUs: 0, cpuMs: { agent: 0, qemu: null } };
+
+/** Why the copy cannot run, and whether it is known that it never did. */
+interface RunFailure {
+  text: string;
+  neverRan: boolean;
+}
+
+/** Settles one migration from the destination's side, once. */
+export class DestinationRecovery implements Disposable {
+  /** What it says and writes. */
+  readonly log: RecoveryLog<DestinationJournalState>;
+  readonly #options: RecoveryOptions;
+  readonly #meeting: Meeting;
+  /** Never known from here. */
+  readonly sourceState = null;
+  /** Where the VM stands here; null before it was looked at. */
+  destinationState: string | null = null;
+
+  /** Does nothing yet. */
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+    this.log = new RecoveryLog(options);
+    this.#meeting = new Meeting(options, this.log);
+  }
+
+  /**
+   * Finds out where the VM is, and does what is left to do.
+   *
+   * @throws {MigrationError} when it cannot be settled; whatever QEMU or the journal throws
+   */
+  async settle(): Promise<void> {
+    const { vm, entries, declareDead, dryRun } = this.#options;
+    const standing = await this.#loadedOrNot();
+    const { runState } = await vm.status();
+    this.destinationState = runState;
+    this.log.note(
+      `destination, here: ${destinationWords[standing]}${
+        unlessGone(runState)
+      }; its journal says ${this.log.last}`,
+    );
+    if (dryRun) {
+      return this.log.note(
+        "so: it does what `recover` at the source says; dry run: nothing was changed",
+      );
+    }
+    await this.#catchUp(standing);
+    const met = await this.#meeting.meet() !== null;
+    if (declareDead) this.#meeting.checkDead();
+    if (met) return await this.#obey();
+    if (declareDead) return await this.#takeOver(standing);
+    if (standing === "running") return this.log.note("so: the VM is here");
+    if (standing === "neverRan") {
+      const end = runState === "gone" ? "" : "; this QEMU can be ended";
+      return this.log.note(`so: the VM is at the source, or wherever that one went${end}`);
+    }
+    // It was released to this side, and only this side's word could have taken that back.
+    if (standing === "taking") return await this.#run();
+    // Not since `loaded`: the source may have gone on while this side was loading.
+    const oath = `has not run since it stopped for this migration, after ${entries[0]!.time}`;
+    throw new MigrationError(
+      "unknownOutcome",
+      "Cannot settle this from here: the source does not answer",
+      {
+        hint: standing === "loaded"
+          ? `run \`recover\` there as well. If its QEMU is dead for good *and the VM ${oath}*: once more here with --declare-dead source; if only the first is sure: QMP \`quit\` here`
+          : "run `recover` there as well",
+      },
+    );
+  }
+
+  /** Leaves the other side. */
+  [Symbol.dispose](): void {
+    this.#meeting[Symbol.dispose]();
+  }
+
+  /** With its agent gone QEMU has all that it will get: what it still loads it will have loaded soon, or not at all. */
+  async #loadedOrNot(): Promise<DestinationStanding> {
+    const { vm, clock, signal } = this.#options;
+    const untilMs = clock.now() + LOADING_MS;
+    for (;;) {
+      const status = await vm.status();
+      const loading = status.runState === "inmigrate" && status.migration === "active";
+      if (!loading || clock.now() > untilMs || signal.aborted) {
+        return destinationStanding(status, this.log.last);
+      }
+      await pause(LOOK_MS, { clock, signal });
+    }
+  }
+
+  /** What the journal missed when its agent died. */
+  async #catchUp(standing: DestinationStanding): Promise<void> {
+    if (standing === "loaded" && this.log.last === "open") await this.log.append("loaded");
+    if (
+      standing === "neverRan" && this.log.last !== "discarded" &&
+      (await this.#options.vm.status()).runState === "gone"
+    ) {
+      await this.log.append("discarded");
+    }
+  }
+
+  /** Does what the source says, and nothing else. */
+  async #obey(): Promise<void> {
+    let failure: RunFailure | null = null;
+    for (let next; (next = await this.#meeting.next()) !== null;) {
+      // Waiting for the source may have taken an hour.
+      const now = await this.#standing();
+      switch (next.type) {
+        case "RELEASE":
+          if (now === "loaded" || now === "taking") {
+            failure = await this.#tryToRun(now);
+            this.#meeting.send(
+              failure === null ? RUNNING : { type: "ABORT", code: "cannotRun", text: failure.text },
+            );
+          } else if (now === "takingGone") {
+            const text = "its QEMU died when it was about to run the VM";
+            this.#meeting.send({ type: "ABORT", code: "vm", text });
+          } else this.#meeting.send(now === "running" ? RUNNING : { type: "DISCARDED" });
+          break;
+        case "DISCARD":
+        case "ABORT":
+          // It may be the only copy, or newer than the source's.
+          if (now === "running") this.#meeting.send(RUNNING);
+          else if (now === "taking" && failure?.neverRan !== true) {
+            const text = "the VM may have run here, and stands now: see why, and `cont` it";
+            this.#meeting.send({ type: "ABORT", code: "vm", text });
+          } else {
+            failure = null;
+            await this.#discard();
+            this.#meeting.send({ type: "DISCARDED" });
+          }
+          break;
+        case "DONE":
+          return this.#checkSettled(failure, "the source's side cannot decide either");
+        default:
+          throw new MigrationError(
+            "protocol",
+            `Cannot go on: ${next.type} is not for a destination`,
+          );
+      }
+    }
+    await this.#checkSettled(failure, "the source went away before it decided");
+  }
+
+  /** @returns why not; null when it runs */
+  async #tryToRun(now: DestinationStanding): Promise<RunFailure | null> {
+    try {
+      await this.#run();
+      return null;
+    } catch (error) {
+      const { runState } = await this.#options.vm.status();
+      if (runState === "running") return null;
+      // As it was loaded: a `cont` that QEMU refused.
+      const stands = runState === "paused" || runState === "prelaunch";
+      return { text: messageOf(error), neverRan: now === "loaded" && stands };
+    }
+  }
+
+  async #discard(): Promise<void> {
+    await this.#options.vm.quit();
+    if (this.log.last !== "discarded") await this.log.append("discarded");
+    this.destinationState = "discarded";
+    this.log.note("the copy here was discarded: the VM is at the source, or went on from there");
+  }
+
+  /** @throws MigrationError `unknownOutcome` while this side holds what somebody may have to run */
+  async #checkSettled(failure: RunFailure | null, why: string): Promise<void> {
+    const now = await this.#standing();
+    if (failure !== null && now !== "running") {
+      throw new MigrationError("unknownOutcome", `Cannot run the VM here: ${failure.text}`, {
+        hint: "mend what QEMU says, then run `recover` on both hosts again",
+      });
+    }
+    if (now !== "loaded" && now !== "taking" && now !== "takingGone") return;
+    throw new MigrationError("unknownOutcome", `Cannot settle this: ${why}`, {
+      hint: "see what it says there; run `recover` on both hosts again",
+    });
+  }
+
+  async #standing(): Promise<DestinationStanding> {
+    return destinationStanding(await this.#options.vm.status(), this.log.last);
+  }
+
+  /** On the operator's word. */
+  async #takeOver(standing: DestinationStanding): Promise<void> {
+    if (standing === "running") return this.log.note("so: the VM is here already");
+    if (standing !== "loaded" && standing !== "taking") {
+      const what = destinationWords[standing];
+      throw new MigrationError("refused", `Cannot run the VM here: this side ${what}`, {
+        hint: "only a copy that was loaded whole can run",
+      });
+    }
+    await this.#run({ declaredDead: "source" });
+  }
+
+  async #run(facts: Record<string, unknown> = {}): Promise<void> {
+    const { vm, entries } = this.#options;
+    if (this.log.last !== "taking") await this.log.append("taking", facts);
+    if (entries[0]!["before"] === "running" && (await vm.status()).runState !== "running") {
+      await vm.resume();
+    }
+    await vm.announce();
+    await this.log.append("running");
+    this.destinationState = String(entries[0]!["before"]);
+    this.log.note(`the VM ${this.destinationState === "running" ? "runs" : "is"} here`);
+  }
+}

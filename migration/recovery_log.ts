@@ -1,0 +1,45 @@
+/**
+ * What one side of `recover` says and writes while it settles.
+ *
+ * @module
+ */
+
+import type { DestinationJournalState, SourceJournalState } from "./ports.ts";
+import type { RecoveryOptions } from "./recovery_options.ts";
+
+/** Its notes, and the states of its journal: those that were found, and those that were added. */
+export class RecoveryLog<State extends SourceJournalState | DestinationJournalState> {
+  /** What was found and what was done, in order. */
+  readonly notes: string[] = [];
+  readonly #options: RecoveryOptions;
+  readonly #states: State[];
+
+  /** Begins with what the journal holds. */
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+    this.#states = options.entries.map(({ state }) => state as State);
+  }
+
+  /** In the order in which they were written; at least `open`. */
+  get states(): readonly State[] {
+    return this.#states;
+  }
+
+  /** The last of them. */
+  get last(): State {
+    return this.#states.at(-1)!;
+  }
+
+  /** Tells whoever runs it. */
+  note(text: string): void {
+    this.notes.push(text);
+    this.#options.onNote?.(text);
+  }
+
+  /** Adds a line, with `facts`. @throws when it is not on disk: then the step it guards is not taken */
+  async append(state: State, facts: Record<string, unknown> = {}): Promise<void> {
+    const { journal, clock } = this.#options;
+    await journal.append({ ...facts, state, time: clock.date().toISOString(), by: "recover" });
+    this.#states.push(state);
+  }
+}

@@ -1,0 +1,249 @@
+/**
+ * The source's side of `recover`: it decides where the VM is, and has that done (PROTOCOL.md section 7.4).
+ *
+ * @module
+ */
+
+import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
+import type { Message } from "./messages.ts";
+import { pause } from "./pause.ts";
+import type {
+  DestinationJournalState,
+  MigrationCounters,
+  SourceJournalState,
+  StateBefore,
+} from "./ports.ts";
+import { RecoveryLog } from "./recovery_log.ts";
+import { Meeting } from "./recovery_meeting.ts";
+import type { RecoveryOptions } from "./recovery_options.ts";
+import {
+  type DestinationStanding,
+  destinationStanding,
+  type SourceRecord,
+  type SourceStanding,
+  sourceStanding,
+  type Verdict,
+  verdict,
+} from "./recovery_rules.ts";
+import { destinationWords, sourceWords, unlessGone, verdictWords } from "./recovery_words.ts";
+
+/** How long QEMU may take to leave the migration when its agent is gone, in milliseconds. */
+const LEAVING_MS = 60_000;
+/** Between two looks at it, in milliseconds. */
+const LOOK_MS = 250;
+
+/** Settles one migration from the source's side, once. */
+export class SourceRecovery implements Disposable {
+  /** What it says and writes. */
+  readonly log: RecoveryLog<SourceJournalState>;
+  readonly #options: RecoveryOptions;
+  readonly #meeting: Meeting;
+  /** Where the VM stands here; null before it was looked at. */
+  sourceState: string | null = null;
+  /** Where it stands over there, as far as this side knows. */
+  destinationState: string | null = null;
+
+  /** Does nothing yet. */
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+    this.log = new RecoveryLog(options);
+    this.#meeting = new Meeting(options, this.log);
+  }
+
+  /**
+   * Finds out where the VM is, and does what is left to do.
+   *
+   * @throws {MigrationError} when it cannot be settled; whatever QEMU or the journal throws
+   */
+  async settle(): Promise<void> {
+    const { vm, dryRun, declareDead = false } = this.#options;
+    const before = await this.#standing();
+    const { runState } = await vm.status();
+    this.sourceState = runState;
+    this.log.note(
+      `source, here: ${sourceWords[before]}${
+        unlessGone(runState)
+      }; its journal says ${this.log.last}`,
+    );
+    const status = await this.#meeting.meet();
+    // It may have taken an hour.
+    const standing = await this.#standing();
+    if (standing !== before) this.log.note(`source, here: now ${sourceWords[standing]}`);
+    const destination = status === null
+      ? "unreachable"
+      : destinationStanding(status, status.journal as DestinationJournalState);
+    this.log.note(
+      `destination: ${destinationWords[destination]}${
+        status === null ? "" : `${unlessGone(status.runState)}; its journal says ${status.journal}`
+      }`,
+    );
+    // A side that answers is not dead.
+    if (declareDead && destination !== "takingGone") this.#meeting.checkDead();
+    const decided = verdict(standing, destination, {
+      record: this.#record(),
+      declared: declareDead,
+    });
+    this.log.note(`so: ${verdictWords(decided)}`);
+    // Without DONE: the other side goes on waiting.
+    if (dryRun) return this.log.note("dry run: nothing was changed");
+    await this.#carryOut(decided, { standing, destination });
+    await this.#meeting.leave();
+  }
+
+  /** Leaves the other side. */
+  [Symbol.dispose](): void {
+    this.#meeting[Symbol.dispose]();
+  }
+
+  async #carryOut(
+    decided: Verdict,
+    known: { standing: SourceStanding; destination: DestinationStanding },
+  ): Promise<void> {
+    const { standing, destination } = known;
+    switch (decided.act) {
+      case "discard":
+        await this.#discard();
+        await this.#appendAborted();
+        return this.log.note("the destination holds nothing of the VM");
+      case "release": {
+        // Before every RELEASE, also the second: a crash in between must find it.
+        await this.log.append("released");
+        const answer = await this.#meeting.ask(
+          { type: "RELEASE" },
+          ["RUNNING", "DISCARDED", "ABORT"],
+        );
+        if (answer.type !== "RUNNING") return await this.#wayBack(answer, standing);
+        return await this.#over(standing);
+      }
+      case "done":
+        return await this.#over(standing);
+      case "resume":
+        // A copy that is still there goes first.
+        if (this.#meeting.met) await this.#discard();
+        else this.destinationState = "unknown";
+        return await this.#resume(
+          destination === "unreachable" || destination === "takingGone"
+            ? { declaredDead: "destination" }
+            : {},
+        );
+      case "settled":
+        // Nobody was told to run it, and now nobody will be.
+        if (!this.log.states.includes("released")) await this.#appendAborted();
+        return;
+      case "lost":
+        throw new MigrationError("vm", `Cannot recover the VM: ${decided.text}`);
+      case "unknown":
+        throw new MigrationError("unknownOutcome", `Cannot know where the VM is: ${decided.text}`, {
+          hint: decided.hint,
+        });
+      case "conflict":
+        throw new MigrationError(
+          "unknownOutcome",
+          `Cannot settle this: ${decided.text}. Nothing was changed`,
+          {
+            hint:
+              "this cannot happen by the rules: stop both VMs (QMP `stop`) and look at both journals",
+          },
+        );
+    }
+  }
+
+  async #discard(): Promise<void> {
+    await this.#meeting.ask({ type: "DISCARD" }, ["DISCARDED"]);
+    this.destinationState = "discarded";
+  }
+
+  /** The destination cannot run it, or has nothing to run: the VM goes on here, if it is *seen* to be here. */
+  async #wayBack(answer: Message, standing: SourceStanding): Promise<void> {
+    const text = answer.type === "ABORT" ? `says: ${answer.text}` : "discarded its copy";
+    this.log.note(`the destination ${text}`);
+    if (
+      await this.#standing() !== "postmigrate" ||
+      (answer.type === "ABORT" && answer.code !== "cannotRun")
+    ) {
+      throw new MigrationError(
+        "unknownOutcome",
+        `Cannot run the VM at the destination: it ${text}`,
+        { hint: "mend what it says there, then run `recover` again" },
+      );
+    }
+    if (answer.type === "ABORT") {
+      const { type } = await this.#meeting.ask({ type: "DISCARD" }, ["DISCARDED", "RUNNING"]);
+      if (type === "RUNNING") return await this.#over(standing);
+    }
+    this.destinationState = "discarded";
+    await this.#resume();
+  }
+
+  /** Journal `aborted` first: from the moment on in which `cont` may have been taken, no copy may be released any more. */
+  async #resume(facts: Record<string, unknown> = {}): Promise<void> {
+    const before = this.#before;
+    // Discarding may have taken a while. Of one that is gone no line may say that it went on.
+    const standing = await this.#standing();
+    if (standing !== "postmigrate") {
+      throw new MigrationError(
+        "unknownOutcome",
+        `Cannot run the VM at the source again: ${sourceWords[standing]}`,
+        { hint: "run `recover` again" },
+      );
+    }
+    await this.#appendAborted(facts);
+    if (before === "running") {
+      try {
+        await this.#options.vm.resume();
+      } catch (cause) {
+        throw new MigrationError(
+          "unknownOutcome",
+          `Cannot run the VM at the source again: ${messageOf(cause)}`,
+          { hint: "mend what QEMU says, then run `recover` here again", cause },
+        );
+      }
+    }
+    this.sourceState = before === "running" ? "running" : "postmigrate";
+    this.log.note(
+      before === "running"
+        ? "the VM runs at the source"
+        : "the VM stands at the source: `cont` runs it",
+    );
+  }
+
+  /** It runs over there: the source's journal ends, and its QEMU too, unless that has served another migration since. */
+  async #over(standing: SourceStanding): Promise<void> {
+    this.destinationState = this.#before;
+    if (!this.log.states.includes("done")) await this.log.append("done");
+    if (standing === "postmigrate") {
+      await this.#options.vm.quit();
+      this.sourceState = "quit";
+    }
+    this.log.note("the VM is at the destination");
+  }
+
+  /** Unless the journal says it, or more, already. */
+  async #appendAborted(facts: Record<string, unknown> = {}): Promise<void> {
+    if (!(this.log.last in { aborted: 1, ran: 1 })) await this.log.append("aborted", facts);
+  }
+
+  get #before(): StateBefore {
+    return this.#options.entries[0]!["before"] as StateBefore;
+  }
+
+  #record(): SourceRecord {
+    const releasing = this.#options.entries.findLast((entry) => entry.state === "releasing");
+    return {
+      states: this.log.states,
+      counters: (releasing?.["counters"] ?? null) as MigrationCounters | null,
+    };
+  }
+
+  /** QEMU in finish-migrate is on its way: its agent's socket is closed. */
+  async #standing(): Promise<SourceStanding> {
+    const { vm, clock, signal } = this.#options;
+    const untilMs = clock.now() + LEAVING_MS;
+    for (;;) {
+      const standing = sourceStanding(await vm.status(), this.#record());
+      if (standing !== "waiting" || clock.now() > untilMs || signal.aborted) return standing;
+      await pause(LOOK_MS, { clock, signal });
+    }
+  }
+}

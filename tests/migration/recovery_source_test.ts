@@ -1,0 +1,144 @@
+import assert from "node:assert/strict";
+import type { JournalEntry } from "../../migration/ports.ts";
+import type { SimulatedMigration } from "../support/simulated_migration.ts";
+import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
+
+function lines(run: SimulatedMigration): string[][] {
+  return [run.sourceJournals.states, run.destinationJournals.states];
+}
+
+/** Lines that somebody else has written to the source's journal. */
+function writes(run: SimulatedMigration, ...states: JournalEntry["state"][]): void {
+  const journal = run.sourceJournals.lines.get(`${run.source.id}.source`)!;
+  for (const state of states) journal.push({ state, time: "2025-01-02T00:00:00.000Z" });
+}
+
+Deno.test("recover() discards a copy that comes back when the VM went on from the source, whose QEMU has ended", async () => {
+  for (const then of ["moved on", "was shut down"] as const) {
+    await using run = await crashed({ source: "released" });
+    const sworn = await recoverSide(run, "source", { meet: unreachable, declareDead: true });
+    assert.equal(sworn.outcome, "completed");
+    assert.equal(run.world.source, "running");
+    // The next `send` says so.
+    if (then === "moved on") writes(run, "ran");
+    run.world.source = "gone";
+    const journal = lines(run)[0];
+    const { source, destination } = await recoverBoth(run, "destination");
+    assert.equal(source.outcome, "completed", source.error?.message);
+    assert.equal(destination.outcome, "completed", destination.error?.message);
+    assert.deepEqual(run.world.violations, []);
+    assert.equal(run.world.destinationRan, false);
+    assert.equal(run.world.destination, "gone");
+    assert.equal(run.destinationJournals.states.at(-1), "discarded");
+    assert.deepEqual(lines(run)[0], journal);
+  }
+
+  await using byHand = await crashed({ source: "released" });
+  byHand.world.sourceRuns("somebody's cont");
+  writes(byHand, "ran");
+  byHand.world.source = "gone";
+  await recoverBoth(byHand, "source");
+  assert.deepEqual(byHand.world.violations, []);
+  assert.equal(byHand.world.destination, "gone");
+});
+
+Deno.test("recover() asks for no oath that the source's journal knows to be false", async () => {
+  await using run = await crashed({ destination: "loaded" });
+  const alone = await recoverSide(run, "source", { meet: unreachable });
+  assert.equal(alone.outcome, "completed");
+  assert.deepEqual(lines(run)[0], ["open", "aborted"]);
+  run.world.source = "gone";
+  const { source, destination } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "completed", source.error?.hint);
+  assert.equal(destination.outcome, "completed", destination.error?.hint);
+  assert.equal(run.world.destination, "gone");
+  assert.equal(run.world.destinationRan, false);
+});
+
+Deno.test("recover() does not have a VM started anew that went on from the source", async () => {
+  await using run = await crashed({ source: "released" });
+  run.killDestination();
+  writes(run, "aborted", "ran");
+  run.world.source = "gone";
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.doesNotMatch(source.notes.join("\n"), /anew/);
+});
+
+Deno.test("recover() changes nothing when the VM went back to the source, and the destination was about to take it", async () => {
+  await using run = await crashed({ source: "released" });
+  writes(run, "aborted");
+  run.world.source = "gone";
+  run.destinationJournals.lines.get(`${run.source.id}.destination`)!.push({
+    state: "taking",
+    time: "2025-01-01T00:00:00.000Z",
+  });
+  const journals = lines(run);
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "unknown");
+  assert.match(source.error!.message, /Nothing was changed/);
+  assert.deepEqual(lines(run), journals);
+  assert.equal(run.world.destination, "paused");
+});
+
+Deno.test("recover() journals `aborted` before cont, and goes on with cont when it died in between", async () => {
+  await using run = await crashed({ source: "released" });
+  run.sourceVm.resumeFails = "the agent died";
+  const sworn = await recoverSide(run, "source", { meet: unreachable, declareDead: true });
+  assert.equal(sworn.outcome, "unknown");
+  assert.equal(run.world.source, "postmigrate");
+  const last = run.sourceJournals.lines.get(`${run.source.id}.source`)!.at(-1)!;
+  assert.equal(last.state, "aborted");
+  assert.equal(last["declaredDead"], "destination");
+  run.sourceVm.resumeFails = null;
+  const journal = lines(run)[0];
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.deepEqual(run.world.violations, []);
+  assert.equal(run.world.source, "running");
+  assert.equal(run.world.destination, "gone");
+  assert.deepEqual(lines(run)[0], journal);
+});
+
+Deno.test("recover() journals no `aborted` for a QEMU that died while its copy was discarded", async () => {
+  await using run = await crashed({ source: "released" }, { destination: { runFails: 1_000 } });
+  const { destinationVm } = run;
+  const quit = destinationVm.quit.bind(destinationVm);
+  destinationVm.quit = () => {
+    run.killSource();
+    return quit();
+  };
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "unknown");
+  assert.match(source.error!.message, /Cannot run the VM at the source again: its QEMU is gone/);
+  assert.deepEqual(lines(run)[0], ["open", "releasing", "released", "released"]);
+  const again = await recoverBoth(run, "destination");
+  assert.match(again.source.error!.message, /both QEMUs are gone: start the VM anew/);
+});
+
+Deno.test("recover() does not run the VM at the source while its disk takes no line", async () => {
+  let full = false;
+  await using run = await crashed({ source: "released" }, { sourceDiskFails: () => full });
+  full = true;
+  const word = { meet: unreachable, declareDead: true };
+  const sworn = await recoverSide(run, "source", word);
+  assert.equal(sworn.outcome, "unknown");
+  assert.match(sworn.error!.message, /no space left/);
+  assert.equal(run.world.source, "postmigrate");
+  full = false;
+  assert.equal((await recoverSide(run, "source", word)).outcome, "completed");
+  assert.equal(run.world.source, "running");
+});
+
+Deno.test("recover() leaves alone a QEMU that has served another migration since", async () => {
+  await using run = await crashed({ source: "done" });
+  writes(run, "done");
+  const journal = run.sourceJournals.lines.get(`${run.source.id}.source`)!;
+  const releasing = journal.find(({ state }) => state === "releasing")!;
+  releasing["counters"] = { dirtySyncCount: 77, normal: 7, duplicate: 7 };
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.match(source.notes.join("\n"), /has served another migration since, and is left alone/);
+  assert.equal(run.world.source, "postmigrate");
+  assert.equal(run.world.destination, "running");
+});

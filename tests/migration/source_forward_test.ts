@@ -1,0 +1,138 @@
+/**
+ * The source's QEMU is gone: when the copy over there is the only one, and what is still owed to it then.
+ */
+
+import assert from "node:assert/strict";
+import { FRAME_DATA } from "../../migration/frame.ts";
+import { MAX_TRIES } from "../../migration/limits.ts";
+import type { Fault, Unit } from "../support/fault_injector.ts";
+import { migrate, SimulatedMigration } from "../support/simulated_migration.ts";
+
+/** A record whose frame has so many bytes. */
+function isRecord({ direction, bytes }: Unit, options: { from: number; to?: number }): boolean {
+  const { from, to = Infinity } = options;
+  return direction === "there" && bytes[0] === FRAME_DATA && from < bytes.length &&
+    bytes.length < to;
+}
+
+function damage({ bytes }: Unit): Fault {
+  return { kind: "flip", byte: bytes.length - 1, bit: 0 };
+}
+
+for (const state of ["loading", "loaded"] as const) {
+  Deno.test(`Source.run() gives up when its VM ran again and then was killed, the destination at ${state}`, async () => {
+    const { source, destination, states, run } = await migrate({
+      pageCounts: [6],
+      source: { liveRounds: 1 },
+      destinationEntered: (entered, run) => {
+        if (entered !== state) return;
+        run.sourceVm.cancelByOthers();
+        run.killSource();
+      },
+    });
+    const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+    assert.equal(source.outcome, "aborted", story);
+    assert.equal(source.sourceState, "gone", story);
+    assert.ok(!states.source.includes("released"), story);
+    assert.equal(destination.destinationState, "discarded", story);
+    assert.equal(run.world.destinationRan, false, story);
+  });
+}
+
+for (const cut of [false, true]) {
+  const how = cut ? "and cut off, " : "";
+  Deno.test(`Source.run() mends what was damaged before it hands over a VM that was killed ${how}on the way out`, async () => {
+    let stopped = false;
+    let damaged = false;
+    let answers = 0;
+    await using run = new SimulatedMigration({
+      pageCounts: [40],
+      seed: 5,
+      source: { liveRounds: 2 },
+      sourceEntered: (state, run) => {
+        if (state === "stopping") stopped = true;
+        if (state === "finishing" && cut) void run.clock.sleep(1).then(() => run.injector.cut());
+      },
+      fault: (unit) => {
+        if (stopped && !damaged && isRecord(unit, { from: 4096 })) {
+          damaged = true;
+          return damage(unit);
+        }
+        const reported = run.notes.some((text) => text.includes("damaged"));
+        // MISTAKE arrives, and then nothing for a while: meanwhile somebody gives up.
+        if (unit.direction !== "back" || !reported || ++answers !== 2) return undefined;
+        void run.clock.sleep(20).then(() => {
+          run.stopSource.abort();
+          run.killSource();
+        });
+        return { kind: "delay", ms: 100 };
+      },
+    });
+    const { source, destination } = await run.run();
+    const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+    assert.equal(source.outcome, "completed", story);
+    assert.equal(destination.outcome, "completed", story);
+    assert.equal(source.mistakes.detected, 1, story);
+    assert.ok(source.mistakes.repaired > 0, story);
+    assert.equal(source.reconnects, cut ? 1 : 0, story);
+  });
+}
+
+/** The device state is one record, of a size that no other has. */
+const oneState = { pageCounts: [6], seed: 5, source: { liveRounds: 1, stateBytes: 1_500 } };
+
+function isState(unit: Unit): boolean {
+  return isRecord(unit, { from: 1_500, to: 1_700 });
+}
+
+Deno.test("Source.run() goes on sending a piece that is damaged more often than it is tried, its QEMU gone", async () => {
+  let damages = 0;
+  await using run = new SimulatedMigration({
+    ...oneState,
+    fault: (unit) => {
+      if (!isState(unit) || damages === 2 * MAX_TRIES) return undefined;
+      if (damages++ === 0) run.killSource();
+      return damage(unit);
+    },
+  });
+  const { source, destination } = await run.run();
+  const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+  assert.equal(source.outcome, "completed", story);
+  assert.equal(destination.outcome, "completed", story);
+  assert.equal(source.mistakes.detected, 2 * MAX_TRIES, story);
+});
+
+Deno.test("Source.run() waits for no administrator once its QEMU is gone", async () => {
+  let damages = 0;
+  await using run = new SimulatedMigration({
+    ...oneState,
+    sourceOptions: {
+      askTamper: () => {
+        run.killSource();
+        return new Promise(() => {});
+      },
+    },
+    fault: (unit) => isState(unit) && damages++ <= MAX_TRIES ? damage(unit) : undefined,
+  });
+  const { source, destination } = await run.run();
+  const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+  assert.equal(source.outcome, "completed", story);
+  assert.equal(destination.outcome, "completed", story);
+});
+
+Deno.test("Source.run() ends with the outcome unknown when the repairs cost more than the budget, its QEMU gone", async () => {
+  let killed = false;
+  await using run = new SimulatedMigration({
+    ...oneState,
+    limits: { repairBudgetBytes: 10 * 4096 },
+    fault: (unit) => {
+      if (!isState(unit)) return undefined;
+      if (!killed) run.killSource();
+      killed = true;
+      return damage(unit);
+    },
+  });
+  const { source } = await run.run();
+  assert.equal(source.outcome, "unknown", source.error?.message);
+  assert.equal(run.world.destinationRan, false);
+});
