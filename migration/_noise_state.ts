@@ -5,6 +5,10 @@
  * @see https://noiseprotocol.org/noise.html section 5
  */
 
+import { sha256 } from "../ciphers/digest.ts";
+import { guardOpener, guardSealer } from "../ciphers/guard.ts";
+import { defaultRegistry } from "../ciphers/registry.ts";
+import type { CipherSuite } from "../ciphers/suite.ts";
 import { hkdfExpand, hkdfExtract } from "./_hkdf.ts";
 import { AUTHENTICATION_FAILED, MigrationError } from "./errors.ts";
 import { KEY_BYTES } from "./identity.ts";
@@ -22,15 +26,13 @@ export class SymmetricState {
   #nonce = 0;
 
   /** MixHash: data that both sides must have seen alike. */
-  async mixHash(data: Uint8Array): Promise<void> {
-    this.#hash = new Uint8Array(
-      await crypto.subtle.digest("SHA-256", concat([this.#hash, data])),
-    );
+  mixHash(data: Uint8Array): void {
+    this.#hash = sha256(concat([this.#hash, data]));
   }
 
   /** Token `e`; with a psk in the pattern the ephemeral key goes into the key too (section 9.2). */
-  async mixEphemeral(publicKey: Uint8Array): Promise<void> {
-    await this.mixHash(publicKey);
+  mixEphemeral(publicKey: Uint8Array): void {
+    this.mixHash(publicKey);
     this.#mixKey(publicKey);
   }
 
@@ -41,33 +43,35 @@ export class SymmetricState {
   }
 
   /** Token `psk` (section 9.2). */
-  async mixKeyAndHash(psk: Uint8Array): Promise<void> {
+  mixKeyAndHash(psk: Uint8Array): void {
     const [chainingKey, forHash, key] = this.#derive(psk);
     this.#setKey(chainingKey, key);
-    await this.mixHash(forHash);
+    this.mixHash(forHash);
     forHash.fill(0);
   }
 
   /** EncryptAndHash. */
-  async encryptAndHash(plaintext: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
-    const key = await this.#cryptoKey("encrypt");
-    const sealed = await crypto.subtle.encrypt(this.#parameters(), key, new Uint8Array(plaintext));
-    const ciphertext = new Uint8Array(sealed);
-    await this.mixHash(ciphertext);
+  encryptAndHash(plaintext: Uint8Array): Uint8Array<ArrayBuffer> {
+    using sealer = guardSealer(aesGcm(), this.#key);
+    const ciphertext = new Uint8Array(plaintext.length + TAG_BYTES);
+    sealer.begin(this.#nextNonce(), this.#hash);
+    if (plaintext.length > 0) sealer.update(plaintext, ciphertext.subarray(0, plaintext.length));
+    sealer.finish(ciphertext.subarray(plaintext.length));
+    this.mixHash(ciphertext);
     return ciphertext;
   }
 
   /** DecryptAndHash. @throws {MigrationError} `handshake` when it does not authenticate */
-  async decryptAndHash(ciphertext: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
-    const key = await this.#cryptoKey("decrypt");
-    let plaintext: ArrayBuffer;
-    try {
-      plaintext = await crypto.subtle.decrypt(this.#parameters(), key, new Uint8Array(ciphertext));
-    } catch {
-      throw new MigrationError("handshake", AUTHENTICATION_FAILED);
-    }
-    await this.mixHash(ciphertext);
-    return new Uint8Array(plaintext);
+  decryptAndHash(ciphertext: Uint8Array): Uint8Array<ArrayBuffer> {
+    const length = ciphertext.length - TAG_BYTES;
+    if (length < 0) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
+    using opener = guardOpener(aesGcm(), this.#key);
+    const plaintext = new Uint8Array(length);
+    opener.begin(this.#nextNonce(), this.#hash, ciphertext.subarray(length));
+    if (length > 0) opener.update(ciphertext.subarray(0, length), plaintext);
+    if (!opener.finish()) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
+    this.mixHash(ciphertext);
+    return plaintext;
   }
 
   /** Split: the first key seals what the initiator sends. Nothing can be done with this state after it. */
@@ -112,15 +116,16 @@ export class SymmetricState {
   }
 
   /** Section 12.4: 32 zero bits, then the counter big-endian. It counts to one here: a DH follows every seal but one. */
-  #parameters(): AesGcmParams {
-    const iv = new Uint8Array(12);
-    new DataView(iv.buffer).setUint32(8, this.#nonce++);
-    return { name: "AES-GCM", iv, additionalData: this.#hash, tagLength: TAG_BYTES * 8 };
+  #nextNonce(): Uint8Array {
+    const nonce = new Uint8Array(12);
+    new DataView(nonce.buffer).setUint32(8, this.#nonce++);
+    return nonce;
   }
+}
 
-  async #cryptoKey(usage: "encrypt" | "decrypt"): Promise<CryptoKey> {
-    return await crypto.subtle.importKey("raw", this.#key, { name: "AES-GCM" }, false, [usage]);
-  }
+/** Noise's AESGCM (section 12.4). */
+function aesGcm(): CipherSuite {
+  return defaultRegistry().get("aes-256-gcm");
 }
 
 /** One after another. */

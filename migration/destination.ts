@@ -237,9 +237,8 @@ export class Destination {
       this.#note("Answered a dry run", migrationId);
       return await connection.finish(1_000);
     }
-    const candidate = await this.#newCandidate(admitted, answer, acceptBytes);
-    if (this.#claim !== admitted || this.#leaving) return dropCandidate(candidate);
-    this.#candidate = candidate;
+    if (this.#claim !== admitted || this.#leaving) return;
+    const candidate = this.#candidate = this.#newCandidate(admitted, answer, acceptBytes);
     await candidate.link.serve(connection);
   }
 
@@ -377,13 +376,13 @@ export class Destination {
     this.#candidate = null;
   }
 
-  async #newCandidate(
+  #newCandidate(
     admitted: Admitted,
     accept: AcceptMessage,
     acceptBytes: Uint8Array,
-  ): Promise<Candidate> {
+  ): Candidate {
     const { registry, clock, vm } = this.#options;
-    const secret = await deriveMigrationSecret({
+    const secret = deriveMigrationSecret({
       handshakeHash: admitted.handshakeHash,
       sourceRandom: decodeKey(admitted.offer.sourceRandom),
       destinationRandom: decodeKey(accept.destinationRandom),

@@ -47,14 +47,17 @@ export function writeFrameHeader(
 /** Room for a few full records: the carried rest is at most a quarter of what is read. */
 const BUFFER_BYTES = 2 * 1024 * 1024;
 
+/** What a handshake and most control messages need: nobody has proven a key yet. */
+const FIRST_BUFFER_BYTES = 16 * 1024;
+
 /**
- * Takes frames off a transport through one fixed buffer; only the incomplete rest of it is ever moved.
+ * Takes frames off a transport through one buffer, which grows once, when it is full; only the incomplete rest of it is ever moved.
  * Lengths are checked as soon as the header is there, before the payload is waited for.
  */
 export class FrameReader {
   readonly #transport: Transport;
-  readonly #buffer = new Uint8Array(BUFFER_BYTES);
-  readonly #view = new DataView(this.#buffer.buffer);
+  #buffer = new Uint8Array(FIRST_BUFFER_BYTES);
+  #view = new DataView(this.#buffer.buffer);
   #start = 0;
   #end = 0;
 
@@ -70,15 +73,25 @@ export class FrameReader {
   /** Reads once. @returns false at the end of the stream */
   async fill(): Promise<boolean> {
     if (this.#start === this.#end) this.#start = this.#end = 0;
-    else if (BUFFER_BYTES - this.#start < FRAME_HEADER_BYTES + MAX_DATA_FRAME_BYTES) {
-      this.#buffer.copyWithin(0, this.#start, this.#end);
-      this.#end -= this.#start;
-      this.#start = 0;
+    else if (this.#buffer.length - this.#start < FRAME_HEADER_BYTES + MAX_DATA_FRAME_BYTES) {
+      this.#makeRoom();
     }
     const count = await this.#transport.read(this.#buffer.subarray(this.#end));
     if (count === null || count === 0) return false;
     this.#end += count;
     return true;
+  }
+
+  /** Moves the rest to the front, of a larger buffer where this one is full of it. */
+  #makeRoom(): void {
+    const rest = this.#buffer.subarray(this.#start, this.#end);
+    if (rest.length === this.#buffer.length) {
+      this.#buffer = new Uint8Array(BUFFER_BYTES);
+      this.#view = new DataView(this.#buffer.buffer);
+    }
+    this.#buffer.set(rest);
+    this.#start = 0;
+    this.#end = rest.length;
   }
 
   /** Exactly `length` bytes from before the first frame: a handshake message. @returns null at the end of the stream */

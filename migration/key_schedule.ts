@@ -12,6 +12,7 @@
  * @module
  */
 
+import { sha256 } from "../ciphers/digest.ts";
 import { HASH_BYTES, hkdfExpand, hkdfExtract } from "./_hkdf.ts";
 
 const encoder = new TextEncoder();
@@ -43,9 +44,7 @@ export interface MigrationSecretInputs {
  *
  * @throws {RangeError} when the hash or a random has another length than 32 bytes
  */
-export async function deriveMigrationSecret(
-  inputs: MigrationSecretInputs,
-): Promise<Uint8Array<ArrayBuffer>> {
+export function deriveMigrationSecret(inputs: MigrationSecretInputs): Uint8Array<ArrayBuffer> {
   const { handshakeHash, sourceRandom, destinationRandom } = inputs;
   requireLength("handshake hash", handshakeHash, HASH_BYTES);
   requireLength("source random", sourceRandom, RANDOM_BYTES);
@@ -57,8 +56,8 @@ export async function deriveMigrationSecret(
 
   const info = new Uint8Array(migrationLabel.length + 2 * HASH_BYTES);
   info.set(migrationLabel);
-  info.set(await sha256(inputs.offerBytes), migrationLabel.length);
-  info.set(await sha256(inputs.acceptBytes), migrationLabel.length + HASH_BYTES);
+  info.set(sha256(inputs.offerBytes), migrationLabel.length);
+  info.set(sha256(inputs.acceptBytes), migrationLabel.length + HASH_BYTES);
 
   const pseudorandomKey = hkdfExtract(handshakeHash, inputKey);
   const secret = hkdfExpand(pseudorandomKey, info, { length: SECRET_BYTES });
@@ -144,10 +143,6 @@ export class KeySchedule implements Disposable {
     if (this.#secret === null) throw new TypeError("Cannot derive key: the schedule is disposed");
     return this.#secret;
   }
-}
-
-async function sha256(bytes: Uint8Array): Promise<Uint8Array> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", new Uint8Array(bytes)));
 }
 
 function requireLength(what: string, bytes: Uint8Array, length: number): void {

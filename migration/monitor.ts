@@ -15,8 +15,11 @@ import {
   type PagingReading,
 } from "./ports.ts";
 
-/** How long a look at the page tables may take: it holds up the round that it is for, and the last one is downtime. */
+/** How long a look at the page tables may take while the VM stands still: all of it is downtime. */
 export const DEFAULT_MONITOR_BUDGET_MS = 200;
+
+/** So many budgets long a look may take before that: the first one meets cold code, and holds up nothing but its round. */
+const LIVE_BUDGETS = 5;
 
 /** So many times as long as a look took, nobody looks again while the VM runs. */
 const REST_PER_WORK = 9;
@@ -35,7 +38,10 @@ export interface MonitorOptions {
   reader: PagingReader;
   /** For the time that it takes. */
   clock: Clock;
-  /** For one refresh, in milliseconds; {@linkcode DEFAULT_MONITOR_BUDGET_MS} when absent. */
+  /**
+   * For one refresh, in milliseconds; {@linkcode DEFAULT_MONITOR_BUDGET_MS} when absent. The first one, and those
+   * between live rounds, may take five times as long.
+   */
   budgetMs?: number;
 }
 
@@ -86,17 +92,12 @@ export class Monitor implements PageClassifier {
   /** Reads the page tables again, unless that would take more than a tenth of the time: short rounds must stay short. */
   refreshIfDue(): void {
     const restedMs = this.#clock.now() - this.#refreshedAtMs;
-    if (restedMs >= REST_PER_WORK * this.#lastRefreshMs) this.refresh();
+    if (restedMs >= REST_PER_WORK * this.#lastRefreshMs) this.#look(LIVE_BUDGETS * this.#budgetMs);
   }
 
-  /** Reads the page tables again. */
+  /** Reads the page tables again, now. */
   refresh(): void {
-    const startMs = this.#clock.now();
-    const reading = this.#reader.read(this.#budgetMs);
-    this.#reading = reading.why === null ? reading : { ...reading, marks: [] };
-    this.#refreshes++;
-    this.#refreshedAtMs = this.#clock.now();
-    this.#lastRefreshMs = this.#refreshedAtMs - startMs;
+    this.#look(this.#refreshes === 0 ? LIVE_BUDGETS * this.#budgetMs : this.#budgetMs);
   }
 
   /** What it did so far. */
@@ -108,5 +109,14 @@ export class Monitor implements PageClassifier {
       lastRefreshMs: this.#lastRefreshMs,
       why,
     };
+  }
+
+  #look(budgetMs: number): void {
+    const startMs = this.#clock.now();
+    const reading = this.#reader.read(budgetMs);
+    this.#reading = reading.why === null ? reading : { ...reading, marks: [] };
+    this.#refreshes++;
+    this.#refreshedAtMs = this.#clock.now();
+    this.#lastRefreshMs = this.#refreshedAtMs - startMs;
   }
 }

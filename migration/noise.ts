@@ -115,14 +115,14 @@ export class NoiseInitiator {
     requireRoom(MESSAGE_1_OVERHEAD_BYTES, payload);
     const { identity, remotePublic, prologue, ephemeral } = this.#options;
     const symmetric = this.#symmetric;
-    await symmetric.mixHash(prologue);
-    await symmetric.mixHash(remotePublic); // pre-message: <- s
+    symmetric.mixHash(prologue);
+    symmetric.mixHash(remotePublic); // pre-message: <- s
     const e = this.#ephemeral = ephemeral ?? await generateIdentity();
-    await symmetric.mixEphemeral(e.publicKey); // e
+    symmetric.mixEphemeral(e.publicKey); // e
     symmetric.mixSecret(await e.dh(remotePublic)); // es
-    const s = await symmetric.encryptAndHash(identity.publicKey); // s
+    const s = symmetric.encryptAndHash(identity.publicKey); // s
     symmetric.mixSecret(await identity.dh(remotePublic)); // ss
-    const sealed = await symmetric.encryptAndHash(payload);
+    const sealed = symmetric.encryptAndHash(payload);
     this.#next = 2;
     return concat([e.publicKey, s, sealed]);
   }
@@ -142,12 +142,12 @@ export class NoiseInitiator {
     requireLength(MESSAGE_2_OVERHEAD_BYTES, message);
     const symmetric = this.#symmetric;
     const re = message.slice(0, KEY_BYTES);
-    await symmetric.mixEphemeral(re); // e
+    symmetric.mixEphemeral(re); // e
     symmetric.mixSecret(await e.dh(re)); // ee
     symmetric.mixSecret(await this.#options.identity.dh(re)); // se
-    await symmetric.mixKeyAndHash(this.#options.psk); // psk
+    symmetric.mixKeyAndHash(this.#options.psk); // psk
     this.#options.psk.fill(0);
-    const payload = await symmetric.decryptAndHash(message.subarray(KEY_BYTES));
+    const payload = symmetric.decryptAndHash(message.subarray(KEY_BYTES));
     const { handshakeHash, first, second } = symmetric.split();
     return { handshakeHash, sendKey: first, receiveKey: second, payload };
   }
@@ -180,15 +180,15 @@ export class NoiseResponder {
     requireLength(MESSAGE_1_OVERHEAD_BYTES, message);
     const { identity, prologue } = this.#options;
     const symmetric = this.#symmetric;
-    await symmetric.mixHash(prologue);
-    await symmetric.mixHash(identity.publicKey); // pre-message: <- s
+    symmetric.mixHash(prologue);
+    symmetric.mixHash(identity.publicKey); // pre-message: <- s
     const re = message.slice(0, KEY_BYTES);
     const sealedKeyEnd = KEY_BYTES + KEY_BYTES + TAG_BYTES;
-    await symmetric.mixEphemeral(re); // e
+    symmetric.mixEphemeral(re); // e
     symmetric.mixSecret(await identity.dh(re)); // es
-    const rs = await symmetric.decryptAndHash(message.subarray(KEY_BYTES, sealedKeyEnd)); // s
+    const rs = symmetric.decryptAndHash(message.subarray(KEY_BYTES, sealedKeyEnd)); // s
     symmetric.mixSecret(await identity.dh(rs)); // ss
-    const payload = await symmetric.decryptAndHash(message.subarray(sealedKeyEnd));
+    const payload = symmetric.decryptAndHash(message.subarray(sealedKeyEnd));
     this.#remote = { ephemeral: re, identity: rs };
     this.#next = 2;
     return { remotePublic: rs.slice(), payload };
@@ -213,11 +213,11 @@ export class NoiseResponder {
     requireRoom(MESSAGE_2_OVERHEAD_BYTES, payload);
     const symmetric = this.#symmetric;
     const e = this.#options.ephemeral ?? await generateIdentity();
-    await symmetric.mixEphemeral(e.publicKey); // e
+    symmetric.mixEphemeral(e.publicKey); // e
     symmetric.mixSecret(await e.dh(remote.ephemeral)); // ee
     symmetric.mixSecret(await e.dh(remote.identity)); // se
-    await symmetric.mixKeyAndHash(psk); // psk
-    const sealed = await symmetric.encryptAndHash(payload);
+    symmetric.mixKeyAndHash(psk); // psk
+    const sealed = symmetric.encryptAndHash(payload);
     const { handshakeHash, first, second } = symmetric.split();
     return {
       message: concat([e.publicKey, sealed]),

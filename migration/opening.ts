@@ -158,7 +158,7 @@ export async function negotiate(
       "Cannot open the migration: the answer changes the limits",
     );
   }
-  const secret = await deriveMigrationSecret({
+  const secret = deriveMigrationSecret({
     handshakeHash,
     sourceRandom: decodeKey(offer.sourceRandom),
     destinationRandom: decodeKey(message.destinationRandom),
