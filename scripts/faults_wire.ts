@@ -26,9 +26,7 @@ const USAGE = `deno task faults:wire [options]
   --seed N        which flips and cuts (a random one, printed)
   --pairs N       pairs with and without flips (7)
   --random-mib N  random memory of the VM (300)
-  --only LIST     of ${
-  Object.keys({ flips: 1, storm: 1, cuts: 1, stopped: 1, limit: 1 }).join(",")
-} (all)
+  --only LIST     of flips,storm,cuts,stopped,limit (all of these) and long
   --out FILE      also write all of it there, as JSON`;
 
 const MIB = 2 ** 20;
@@ -251,6 +249,19 @@ async function cuts(bench: Bench): Promise<void> {
   }
 }
 
+/** One long night: the wire is away for two minutes while the VM runs. Only when it is asked for. */
+async function long(bench: Bench): Promise<void> {
+  const plan = [{ atBytes: Math.floor(bench.bytes / 2), downMs: 120_000 }];
+  const { code, equal, report, cuts } = await bench.move({ prepare: (wire) => wire.plan(plan) });
+  bench.check(
+    "cut for 120 s while the VM runs",
+    code === 0 && equal === true && cuts === 1,
+    `exit ${code}, joined ${report.reconnects} times, ${
+      (report.totalMs / 1000).toFixed(1)
+    } s in all, downtime ${report.downtimeMs?.toFixed(0)} ms`,
+  );
+}
+
 /** The wire is cut for 2 s while the VM is stopped: that is downtime. */
 async function stopped(bench: Bench): Promise<void> {
   const { code, equal, report } = await bench.move({
@@ -283,7 +294,8 @@ async function limit(bench: Bench): Promise<void> {
   );
 }
 
-const parts = { flips, storm, cuts, stopped, limit } as const;
+const usual = { flips, storm, cuts, stopped, limit } as const;
+const parts = { ...usual, long } as const;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -291,7 +303,7 @@ async function main(): Promise<number> {
       seed: { type: "string", default: String(crypto.getRandomValues(new Uint32Array(1))[0]) },
       pairs: { type: "string", default: "7" },
       "random-mib": { type: "string", default: "300" },
-      only: { type: "string", default: Object.keys(parts).join(",") },
+      only: { type: "string", default: Object.keys(usual).join(",") },
       out: { type: "string" },
       help: { type: "boolean", default: false },
     },
