@@ -7,41 +7,20 @@
  * @module
  */
 
-import type { Connection } from "./connection.ts";
 import { MigrationError } from "./errors.ts";
 import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "./failure.ts";
 import { encodeKey } from "./identity.ts";
-import { DEFAULT_REPAIR_BUDGET_BYTES, DISCARD_WAIT_MS, MAX_HITS } from "./limits.ts";
-import { type AbortMessage, type Message, pageClasses, type RunningMessage } from "./messages.ts";
-import { MistakeBitmap } from "./mistake_bitmap.ts";
-import {
-  closeTransport,
-  connect,
-  dialled,
-  JOIN,
-  negotiate,
-  NO_PSK,
-  OPEN,
-  type Opened,
-} from "./opening.ts";
-import { PageStream } from "./page_stream.ts";
-import type {
-  Journal,
-  JournalEntry,
-  JournalStore,
-  PageClassifier,
-  PageSource,
-  Transport,
-  VmEnd,
-} from "./ports.ts";
-import type { Profile } from "./profile.ts";
+import { DISCARD_WAIT_MS } from "./limits.ts";
+import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
+import type { Opened } from "./opening.ts";
+import type { PageStream } from "./page_stream.ts";
+import type { Journal, JournalEntry, JournalStore, PageSource, VmEnd } from "./ports.ts";
 import { profiles } from "./profiles.ts";
-import { RecordSealer } from "./record_sealer.ts";
-import { Repair } from "./repair.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
-import { Rounds, type RoundStatistics } from "./rounds.ts";
-import { suiteTable } from "./sealed_bodies.ts";
+import type { RoundStatistics } from "./rounds.ts";
+import { Sending } from "./sending.ts";
 import { SourceLink } from "./source_link.ts";
+import { joinMigration, openMigration, type SourceConnections } from "./source_opening.ts";
 import type { SourceOptions } from "./source_options.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
@@ -49,19 +28,15 @@ import { Waiter } from "./waiter.ts";
 /** A migration's source. One instance moves one VM, once. */
 export class Source {
   readonly #options: SourceOptions;
-  readonly #profile: Profile;
   readonly #machine: StateMachine<SourceState>;
   readonly #waiter = new Waiter();
-  readonly #id = crypto.getRandomValues(new Uint8Array(16));
+  readonly #connections: SourceConnections;
   readonly #startedAtMs: number;
   readonly #timers = new Map<"maxStop" | "maxTime", { clear(): void }>();
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
   #journal: Journal | null = null;
-  #classifier: PageClassifier | null = null;
-  #sealer: RecordSealer | null = null;
-  #repair: Repair | null = null;
-  #rounds: Rounds | null = null;
+  #sending: Sending | null = null;
   #pages: PageSource | null = null;
   #readToEnd = false;
   #gone = false;
@@ -73,7 +48,6 @@ export class Source {
   readonly #doubts: string[] = [];
   /** CPU seconds of QEMU before it was ended. */
   #qemuSeconds: number | null = null;
-  readonly #hits: { time: string; what: string }[] = [];
   /** Settled when the administrator has answered. */
   #asking: Promise<void> | null = null;
   /** What ABORT says, once the VM is seen to run here. */
@@ -94,7 +68,11 @@ export class Source {
   /** Begins nothing yet. */
   constructor(options: SourceOptions) {
     this.#options = options;
-    this.#profile = profiles[options.profile ?? "sealed"];
+    this.#connections = {
+      options,
+      profile: profiles[options.profile ?? "sealed"],
+      migrationId: crypto.getRandomValues(new Uint8Array(16)),
+    };
     this.#startedAtMs = options.clock.now();
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
@@ -104,7 +82,7 @@ export class Source {
 
   /** The migration's id, 32 hex digits. */
   get id(): string {
-    return Array.from(this.#id, (byte) => byte.toString(16).padStart(2, "0")).join("");
+    return this.#connections.migrationId.toHex();
   }
 
   /** Where the migration is. */
@@ -114,7 +92,7 @@ export class Source {
 
   /** Rounds so far, the current one last; empty before the first. */
   get rounds(): RoundStatistics[] {
-    return this.#rounds?.all() ?? [];
+    return this.#sending?.rounds ?? [];
   }
 
   /** Bytes that went to the destination so far. */
@@ -151,7 +129,7 @@ export class Source {
       vm.onEnd = null;
       for (const timer of this.#timers.values()) timer.clear();
       await (this.#link ?? this.#opened?.connection)?.finish(1_000);
-      this.#sealer?.[Symbol.dispose]();
+      this.#sending?.[Symbol.dispose]();
       this.#opened?.schedule[Symbol.dispose]();
       this.#journal?.close();
     }
@@ -159,69 +137,11 @@ export class Source {
   }
 
   async #open(): Promise<void> {
-    const options = this.#options;
-    const { clock } = options;
-    const transport = await this.#dial();
-    // Until ACCEPT a waiting read ends only with its connection.
-    const closeEarly = () => closeTransport(transport);
-    options.signal.addEventListener("abort", closeEarly);
-    let connection: Connection | null = null;
-    try {
-      const connected = await connect(transport, {
-        identity: options.identity,
-        remotePublic: options.peer.publicKey,
-        migrationId: this.#id,
-        clock,
-        kind: OPEN,
-        psk: NO_PSK,
-        onCut: () => {},
-        profile: this.#profile,
-      });
-      connection = connected.connection;
-      await this.#enter("offering");
-      const { facts, before } = options.vm;
-      this.#opened = await negotiate(connection, {
-        handshakeHash: connected.handshakeHash,
-        clock,
-        offer: {
-          type: "OFFER",
-          uuid: facts.uuid,
-          name: facts.name,
-          machine: facts.machine,
-          qemuVersion: facts.qemuVersion,
-          memoryBytes: facts.memoryBytes,
-          blocks: facts.blocks,
-          capabilities: facts.capabilities,
-          vmId: options.vmId ?? null,
-          sensitivity: options.sensitivity ?? null,
-          before,
-          suites: options.suites,
-          limits: options.limits,
-          dryRun: options.dryRun ?? false,
-          sourceRandom: encodeKey(crypto.getRandomValues(new Uint8Array(32))),
-        },
-      });
-    } catch (error) {
-      connection?.[Symbol.dispose]();
-      closeTransport(transport);
-      this.#waiter.check();
-      throw error;
-    } finally {
-      options.signal.removeEventListener("abort", closeEarly);
-    }
+    this.#opened = await openMigration(this.#connections, {
+      waiter: this.#waiter,
+      connected: () => this.#enter("offering"),
+    });
     this.#waiter.check();
-  }
-
-  /** Dials; whoever asks for the end meanwhile does not wait for the network. */
-  async #dial(): Promise<Transport> {
-    this.#waiter.check();
-    const dialled = this.#options.dial();
-    try {
-      return await Promise.race([dialled, this.#waiter.until<never>(() => null)]);
-    } catch (error) {
-      dialled.then(closeTransport, () => {});
-      throw error;
-    }
   }
 
   async #migrate(): Promise<void> {
@@ -248,36 +168,16 @@ export class Source {
     const { vm, registry, journals, clock, live, peer, maxTimeMs } = this.#options;
     const { connection, accept, schedule } = this.#opened!;
     await this.#enter("starting");
-    this.#rounds = new Rounds(vm.facts.blocks, clock);
-    const { blocks } = vm.facts;
-    const bitmap = new MistakeBitmap(blocks);
     const link = this.#link = this.#makeLink(schedule.joinKey());
-    const { window } = link;
-    const rounds = this.#rounds;
-    const table = suiteTable(accept.suites, registry);
-    if (this.#profile.hidesByClass || table.suites.length > 1) {
-      this.#classifier = await this.#options.classifier?.() ?? null;
-    }
-    const bodies = this.#profile.bodyWriter({ schedule, clock, ...table });
-    const sealer = new RecordSealer({
-      bodies,
-      window,
-      rounds,
-      mistakes: bitmap,
-      classifier: this.#classifier,
-      lane: 0,
-    });
-    this.#sealer = sealer;
-    const budgetBytes = accept.limits.repairBudgetBytes;
-    const alarmBytes = Math.min(budgetBytes, DEFAULT_REPAIR_BUDGET_BYTES);
-    this.#repair = new Repair({
-      bodies,
-      window,
-      sealer,
-      bitmap,
-      blocks,
-      budgetBytes,
-      alarmBytes,
+    this.#sending = await Sending.make({
+      accept,
+      schedule,
+      registry,
+      profile: this.#connections.profile,
+      blocks: vm.facts.blocks,
+      window: link.window,
+      clock,
+      classifier: this.#options.classifier,
     });
     this.#journal = await this.#createJournal(journals, {
       state: "open",
@@ -320,13 +220,9 @@ export class Source {
   async #copy(): Promise<void> {
     const link = this.#link!;
     const { window } = link;
-    const stream = new PageStream({
-      sealer: this.#sealer!,
-      rounds: this.#rounds!,
-      classifier: this.#classifier,
-      onSetup: () => window.flush(),
-      onRound: (closed, vmStopped) => this.#roundClosed(closed, vmStopped),
-    });
+    const stream = this.#sending!.stream((closed, vmStopped) =>
+      this.#roundClosed(closed, vmStopped)
+    );
     await this.#enter("setup");
     for (let more = true; more;) {
       more = await this.#read(stream);
@@ -350,10 +246,10 @@ export class Source {
   /** The last round sends dirty OR mistake: until everything is acknowledged and nothing is marked (PROTOCOL.md section 5). */
   async #mend(): Promise<void> {
     const { window } = this.#link!;
-    const repair = this.#repair!;
+    const { repair } = this.#sending!;
     do {
       window.flush();
-      await this.#forwardIfGone(() => this.#link!.acknowledged >= this.#sealer!.lastSequence);
+      await this.#forwardIfGone(() => this.#link!.acknowledged >= this.#sending!.lastSequence);
       await this.#waiter.until(() => this.#asking === null || this.#released);
     } while (repair.resend() || !window.empty);
   }
@@ -371,7 +267,7 @@ export class Source {
   /** SETUP is whole: no page is sealed before every byte of it has arrived; a damaged piece was sealed again meanwhile. */
   async #openGate(stream: PageStream): Promise<void> {
     await this.#waiter.until(() =>
-      this.#asking === null && this.#link!.acknowledged >= this.#sealer!.lastSequence
+      this.#asking === null && this.#link!.acknowledged >= this.#sending!.lastSequence
     );
     stream.openGate();
     this.#firstPageAtMs = this.#options.clock.now();
@@ -562,7 +458,7 @@ export class Source {
     this.#sourceState = "gone";
     this.#waiter.shield();
     // What waits for the administrator's word waits no longer.
-    this.#repair?.goOn();
+    this.#sending?.repair.goOn();
     this.#link?.window.flush();
     this.#clearTimer("maxStop");
   }
@@ -643,34 +539,12 @@ export class Source {
   // ---- the link ----
 
   #makeLink(joinKey: Uint8Array): SourceLink {
-    const { clock, limits, identity, peer } = this.#options;
+    const { clock, limits } = this.#options;
     return new SourceLink({
       clock,
       windowBytes: limits.windowBytes,
       reconnectMs: limits.reconnectMs,
-      join: async (onCut, signal) => {
-        const transport = await dialled(this.#options.dial(), signal);
-        const close = () => closeTransport(transport);
-        signal.addEventListener("abort", close);
-        try {
-          const { connection } = await connect(transport, {
-            identity,
-            remotePublic: peer.publicKey,
-            migrationId: this.#id,
-            clock,
-            kind: JOIN,
-            psk: joinKey,
-            onCut,
-            profile: this.#profile,
-          });
-          return connection;
-        } catch (error) {
-          close();
-          throw error;
-        } finally {
-          signal.removeEventListener("abort", close);
-        }
-      },
+      join: (onCut, signal) => joinMigration(this.#connections, { joinKey, onCut, signal }),
       events: {
         onAcknowledged: () => this.#waiter.wake(),
         onMistake: (sequence) => this.#mistake(sequence),
@@ -707,12 +581,7 @@ export class Source {
       case "finishing":
       case "releasing":
         if (!this.#finishSaid) return;
-        return link.send({
-          type: "FINISH",
-          lanes: [{ lane: 0, sequence: this.#sealer!.lastSequence }],
-          ...this.#totals(),
-          damaged: this.#repair!.digest(),
-        });
+        return link.send({ type: "FINISH", ...this.#sending!.finish() });
       case "released":
         return link.send({ type: "RELEASE" });
       case "discarding":
@@ -722,41 +591,36 @@ export class Source {
     }
   }
 
-  /** A record was damaged: its pages are marked, or its piece is sent again. */
+  /** A record was damaged. */
   #mistake(sequence: number): void {
-    const { onTamper, clock } = this.#options;
-    const repair = this.#repair!;
+    const sending = this.#sending!;
     try {
-      for (const what of repair.damaged(sequence)) {
-        this.#rounds!.current.mistakes++;
-        if (this.#hits.length < MAX_HITS) {
-          this.#hits.push({ time: clock.date().toISOString(), what });
-        }
-        onTamper?.(`Damaged on the way: ${what}`);
+      for (const what of sending.damaged(sequence)) {
+        this.#options.onTamper?.(`Damaged on the way: ${what}`);
       }
     } catch (error) {
       if (!(error instanceof MigrationError) || error.code !== "tampering") throw error;
       return this.#interrupt(error);
     }
-    this.#link!.window.flush();
-    const { alarm } = repair;
+    const { alarm } = sending.repair;
     if (alarm !== null) this.#raise(alarm);
   }
 
   /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */
   #raise(alarm: MigrationError): void {
     const { askTamper } = this.#options;
+    const { repair } = this.#sending!;
     if (this.#released) {
       // There is no way back: only the budget, which both sides count, ends the repairs.
-      this.#repair!.goOn();
+      repair.goOn();
       return this.#link!.window.flush();
     }
-    if (askTamper === undefined || this.#repair!.exhausted) return this.#interrupt(alarm);
+    if (askTamper === undefined || repair.exhausted) return this.#interrupt(alarm);
     // Who cannot be asked has not said to go on.
     this.#asking ??= askTamper(alarm.message).catch(() => false).then((goOn) => {
       this.#asking = null;
       if (goOn) {
-        this.#repair!.goOn();
+        repair.goOn();
         this.#link!.window.flush();
       } else this.#interrupt(alarm);
       this.#waiter.wake();
@@ -881,10 +745,10 @@ export class Source {
   ): Promise<void> {
     try {
       const time = this.#options.clock.date().toISOString();
-      const mistakes = this.#repair?.mistakes ?? 0;
+      const { mistakes = 0 } = this.#sending?.repair ?? {};
       // The last line tells what was damaged and when, for whoever looks into it.
       const audit = mistakes > 0 && (entry.state === "done" || entry.state === "aborted")
-        ? { mistakes, hits: this.#hits }
+        ? { mistakes, hits: this.#sending?.hits }
         : {};
       await this.#journal!.append({ time, ...audit, ...entry });
     } catch (cause) {
@@ -897,26 +761,14 @@ export class Source {
     await this.#append({ state }).catch(() => {});
   }
 
-  #totals(): { pages: number; records: number } {
-    let pages = 0;
-    for (const round of this.rounds) {
-      const { user, kernelText, kernelData, unmapped, zero } = round.pages;
-      pages += user + kernelText + kernelData + unmapped + zero;
-    }
-    const repair = this.#repair!;
-    return {
-      pages: pages - repair.lostPages,
-      records: this.#sealer!.lastSequence - repair.mistakes,
-    };
-  }
-
   #result(failure: unknown): MigrationResult {
     const { vm, clock, sensitivity, dryRun, agentCpuSeconds, registry } = this.#options;
     const accept = this.#opened?.accept ?? null;
+    const sending = this.#sending;
     const common = commonResult({
       failure,
       accept,
-      profile: this.#profile.id,
+      profile: this.#connections.profile.id,
       registry,
       vm,
       sensitivity: sensitivity ?? null,
@@ -927,10 +779,10 @@ export class Source {
       id: this.#journal === null ? null : this.id,
       side: "source",
       dryRun: dryRun ?? false,
-      suite: this.#mostUsedSuite() ?? common.suite,
+      suite: sending?.mostUsedSuite() ?? common.suite,
       cpuSeconds: { ...common.cpuSeconds, qemu: this.#qemuSeconds ?? common.cpuSeconds.qemu },
-      rounds: this.#rounds === null ? null : this.rounds,
-      monitor: this.#classifier?.summary() ?? null,
+      rounds: sending?.rounds ?? null,
+      monitor: sending?.monitor ?? null,
       setupMs: this.#firstPageAtMs === null ? null : this.#firstPageAtMs - this.#startedAtMs,
       totalMs: clock.now() - this.#startedAtMs - this.#holdMs,
       downtimeMs: this.#downtimeMs(),
@@ -940,9 +792,9 @@ export class Source {
         wire: this.wireBytes,
       },
       mistakes: {
-        detected: this.#repair?.mistakes ?? 0,
-        repaired: this.#repair?.repairedPages ?? 0,
-        hits: this.#hits,
+        detected: sending?.repair.mistakes ?? 0,
+        repaired: sending?.repair.repairedPages ?? 0,
+        hits: sending?.hits ?? [],
       },
       reconnects: this.#link?.reconnects ?? 0,
       verified: this.#loaded ?? { pages: 0, records: 0 },
@@ -951,20 +803,6 @@ export class Source {
       lastState: failure === null ? this.state : this.#lastState,
       warnings: [...common.warnings, ...this.#doubts],
     };
-  }
-
-  /** That of the class with most pages. */
-  #mostUsedSuite(): string | null {
-    const { accept } = this.#opened ?? {};
-    if (accept === undefined || this.#rounds === null) return null;
-    const used = new Map<string, number>();
-    for (const { pages } of this.rounds) {
-      for (const pageClass of pageClasses) {
-        const id = accept.suites[pageClass];
-        used.set(id, (used.get(id) ?? 0) + pages[pageClass]);
-      }
-    }
-    return [...used].reduce((most, one) => one[1] > most[1] ? one : most)[0];
   }
 
   /** An upper bound by one way: RUNNING received - STOP received - (RUNNING sent - RESUME, measured over there). */
