@@ -394,7 +394,7 @@ export class Source {
   async #wayBack(why: unknown): Promise<void> {
     await this.#enter("discarding");
     // Our own QEMU may have died since it was seen: DISCARD would take the only copy.
-    if (!this.#gone) {
+    if (!this.#gone && await this.#seenStopped()) {
       this.#sayAgain();
       await this.#outcomeKnown(() => this.#discarded || this.#running !== null || this.#gone);
     }

@@ -45,7 +45,11 @@ export async function recoverBoth(
       declared: declare !== null,
       codes: ends.map((one) => one?.code ?? null),
     });
-    if (ends.every((one) => one?.code === 0)) return tries;
+    if (ends.every((one) => one?.code === 0)) {
+      // A `receive` that was to answer may have given up just before.
+      if (runs.length === 2 || !await gaveUp(world)) return tries;
+      continue;
+    }
     const asked = runs.find((_, i) => ends[i]?.stderr.includes("--declare-dead"));
     declare = null;
     for (const side of ["source", "destination"] as const) {
@@ -70,6 +74,8 @@ async function start(
   const receiveTo = `127.0.0.1:${world.receivePort}`;
   if (declare !== null) {
     const side = declare === "source" ? "destination" : "source";
+    // While `receive` is there nobody else may touch its QEMU.
+    if (side === "destination") await receiveEnd(world);
     return [recover(side, ["--to", receiveTo, "--declare-dead", declare])];
   }
   const sides = (["source", "destination"] as const)
@@ -86,6 +92,16 @@ async function start(
   // It may have nothing to ask the other side.
   const address = line === null ? receiveTo : String(line["address"]);
   return [listening, recover(second!, ["--to", address])];
+}
+
+/** How `receive` ended; null when it does not. */
+function receiveEnd({ receive }: World): Promise<{ code: number } | null> {
+  return Promise.race([receive.ended, delay(HANG_MS).then(() => null)]);
+}
+
+/** Whether `receive` knew nothing, and left a copy to be settled. */
+async function gaveUp(world: World): Promise<boolean> {
+  return (await receiveEnd(world))?.code === 5;
 }
 
 async function end(world: World, { side, agent }: Run) {
