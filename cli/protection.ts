@@ -181,7 +181,9 @@ export class Protection {
 }
 
 /** @throws {CliError} `usage` for what means nothing without a policy */
-export function checkPolicyOptions({ policy, sensitivity, labels }: PolicyOptions): void {
+export function checkPolicyOptions(
+  { policy, sensitivity, labels }: Omit<PolicyOptions, "policy"> & { policy: unknown },
+): void {
   if (policy !== undefined || (sensitivity === undefined && labels.length === 0)) return;
   const flag = sensitivity === undefined ? "--label" : "--sensitivity";
   throw new CliError("usage", `Cannot use ${flag}: there is no policy that knows it`, {
@@ -189,8 +191,9 @@ export function checkPolicyOptions({ policy, sensitivity, labels }: PolicyOption
   });
 }
 
-function checkProfile(
-  { profile, labNetwork }: NetworkProtectionOptions,
+/** @throws {CliError} `usage` for the paper's profile on a network that was not permitted */
+export function checkProfile(
+  { profile, labNetwork }: Pick<NetworkProtectionOptions, "profile" | "labNetwork">,
   { host }: Address,
 ): void {
   if (profile === "sealed") {

@@ -20,7 +20,7 @@ import type { RoundStatistics } from "../migration/rounds.ts";
 import type { DestinationState, SourceState } from "../migration/states.ts";
 import { makeDestination, resolveAllowed } from "./destination_side.ts";
 import { resolvePeer } from "./peers.ts";
-import { Protection } from "./protection.ts";
+import { checkPolicyOptions, checkProfile, Protection } from "./protection.ts";
 import { makeSource } from "./source_side.ts";
 import { makeStateDirectory, readIdentityFile, stateDirectory } from "./state_directory.ts";
 import { type Address, parseAddress } from "./values.ts";
@@ -35,13 +35,15 @@ export interface SideOptions {
   identity?: string;
   /** What protects the migration, the same on both ends; default `sealed`. `paper` is for the lab. */
   profile?: ProfileId;
+  /** Lets `paper` leave this machine, where it protects nothing. */
+  labNetwork?: boolean;
   /** Chooses suites by the VM's sensitivity; default: every suite of the profile. */
   policy?: Policy;
   /** At the source the VM's level, at the destination the lowest one that is taken in. */
   sensitivity?: string;
   /** What the VM is called for the policy's `select`. */
   labels?: readonly string[];
-  /** Suites of your own; registered for this process. */
+  /** Suites of your own: checked by the conformance kit, and registered for this process. */
   suites?: readonly CipherSuite[];
   /** In the place of the VM's UUID; the same on both ends. */
   vmId?: string;
@@ -102,7 +104,7 @@ export async function migrate(options: MigrateOptions): Promise<MigrationResult>
   const { onNote } = options;
   await using stack = new AsyncDisposableStack();
   const to = addressOf(options.to, { listen: false });
-  const { directory, identity, protection } = await begin(options);
+  const { directory, identity, protection } = await begin(options, to);
   const peer = await resolvePeer(directory, options.peer);
   const vm = stack.use(await QemuSource.attach(options.qmp));
   const source = await makeSource({
@@ -170,7 +172,7 @@ export interface Receiving {
 export async function receive(options: ReceiveOptions): Promise<Receiving> {
   await using stack = new AsyncDisposableStack();
   const listen = addressOf(options.listen, { listen: true });
-  const { directory, identity, protection } = await begin(options);
+  const { directory, identity, protection } = await begin(options, listen);
   const allowed = await resolveAllowed(directory, options.allow);
   const accepted = await protection.ofDestination({
     onFailure: (text) => options.onNote?.(text),
@@ -201,21 +203,29 @@ export async function receive(options: ReceiveOptions): Promise<Receiving> {
 }
 
 /** What does not depend on the VM. */
-async function begin(options: SideOptions) {
-  for (const suite of options.suites ?? []) {
-    // A script may move many VMs, and both ends may be in one process: the same suite comes again.
-    const registry = defaultRegistry();
-    if (!registry.has(suite.id) || registry.get(suite.id) !== suite) registry.register(suite);
-  }
+async function begin(options: SideOptions, address: Address) {
+  const { profile = "sealed", labNetwork = false, policy = null } = options;
+  const { sensitivity, labels = [] } = options;
+  checkProfile({ profile, labNetwork }, address);
+  checkPolicyOptions({ policy: policy ?? undefined, sensitivity, labels });
+  await registerSuites(options.suites ?? []);
   const directory = stateDirectory({ stateDir: options.stateDir });
   await makeStateDirectory(directory);
   const identity = await readIdentityFile(options.identity ?? directory.identity);
-  const { profile = "sealed", sensitivity, labels = [], policy = null } = options;
-  return {
-    directory,
-    identity,
-    protection: new Protection({ profile, sensitivity, labels }, policy),
-  };
+  const protection = new Protection({ profile, sensitivity, labels }, policy);
+  return { directory, identity, protection };
+}
+
+/** Once is enough for each suite, however many migrations bring it. */
+async function registerSuites(suites: readonly CipherSuite[]): Promise<void> {
+  const registry = defaultRegistry();
+  const news = suites.filter((suite) => !registry.list().includes(suite));
+  if (news.length === 0) return;
+  const { conformanceChecks } = await import("../ciphers/conformance.ts");
+  for (const suite of news) {
+    for (const { run } of conformanceChecks(suite)) run();
+    registry.register(suite);
+  }
 }
 
 function addressOf(text: string, options: { listen: boolean }): Address {

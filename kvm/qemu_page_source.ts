@@ -42,6 +42,11 @@ export class QemuPageSource implements Disposable {
     return !reader.ended;
   }
 
+  /** Whether everything was read. */
+  get ended(): boolean {
+    return this.#reader.ended;
+  }
+
   /** Lets QEMU finish: it was waiting for this. */
   async shut(): Promise<void> {
     await writeAll(this.#conn, SHUT_OK);

@@ -334,7 +334,8 @@ export class QemuSource implements AsyncDisposable {
 
   #take(event: QmpEvent): void {
     if (event.name === "STOP") {
-      this.#resumed = false;
+      // Once all was read no later stop is the one that was read of.
+      if (this.#stream?.ended !== true) this.#resumed = false;
       this.#stoppedAtMs = this.before === "running" ? event.receivedMs : null;
     } else if (event.name === "RESUME") {
       this.#resumed = true;

@@ -7,6 +7,7 @@
  * @module
  */
 
+import type { Connection } from "./connection.ts";
 import { acceptLoop } from "./accepting.ts";
 import { Admission, type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
 import { DestinationLink } from "./destination_link.ts";
@@ -24,6 +25,7 @@ import type {
   RefuseMessage,
 } from "./messages.ts";
 import { SILENCE_RECOVER_MS } from "./limits.ts";
+import { quiet } from "./observers.ts";
 import { judgeOffer, refuse } from "./offer_answer.ts";
 import { JOIN, RECOVER } from "./opening.ts";
 import type {
@@ -102,7 +104,7 @@ export class Destination {
 
   /** Listens to nobody yet. */
   constructor(options: DestinationOptions) {
-    this.#options = options;
+    this.#options = { ...options, onNote: quiet(options.onNote) };
     this.#profile = profiles[options.profile ?? "sealed"];
     this.#startedAtMs = options.clock.now();
     this.#admission = new Admission({
@@ -261,7 +263,7 @@ export class Destination {
     // What is being loaded will be loaded, or fail: only then is there something to report.
     let runState: string;
     do {
-      await this.#leftLoading();
+      await this.#leftLoading(connection);
       runState = await this.#options.vm.status().catch(() => "unknown");
       // Another one may have come, and closed this one.
       if (connection.closed) return;
@@ -277,9 +279,9 @@ export class Destination {
     await link.serve(connection, { silenceMs: SILENCE_RECOVER_MS });
   }
 
-  async #leftLoading(): Promise<void> {
+  async #leftLoading(connection: Connection): Promise<void> {
     const { clock } = this.#options;
-    while (this.state === "loading") {
+    while (this.state === "loading" && !connection.closed) {
       const { promise, resolve } = Promise.withResolvers<void>();
       clock.timer(RETRY_MS / 10, resolve);
       await promise;

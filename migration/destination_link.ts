@@ -24,6 +24,9 @@ import type { RecordOpener } from "./record_opener.ts";
 /** How long records may land without a break, in milliseconds: less than any silence that counts as a cut. */
 const BUSY_MS = 100;
 
+/** MISTAKEs of a JOIN that are put into the queue at once: each takes some 70 bytes. */
+const MISTAKES_AT_ONCE = 1_000;
+
 /** What a link tells its user. */
 export interface DestinationLinkEvents {
   /** A record that opened. @throws what cannot be landed; the promise too */
@@ -69,6 +72,8 @@ export class DestinationLink implements Disposable {
   #disconnectedMs = 0;
   #writtenBefore = 0;
   #refusesRecords = false;
+  /** Nobody takes over any more. */
+  #over = false;
   /** Records that opened. */
   records = 0;
   /** Connections after the first. */
@@ -119,6 +124,10 @@ export class DestinationLink implements Disposable {
    * come meanwhile: this one is closed then
    */
   async replace(connection: Connection): Promise<boolean> {
+    if (this.#over) {
+      connection[Symbol.dispose]();
+      return false;
+    }
     this.#waitFor(connection);
     await this.letGo();
     return this.#next === connection;
@@ -143,15 +152,20 @@ export class DestinationLink implements Disposable {
       return connection[Symbol.dispose]();
     }
     this.#attempt = attempt;
+    if (this.#over) return connection[Symbol.dispose]();
     this.#waitFor(connection);
     await this.letGo();
     // One that came meanwhile is later.
     if (this.#attempt !== attempt || this.#next !== connection) {
       return connection[Symbol.dispose]();
     }
+    let said = 0;
     for (const sequence of this.damaged.above(position)) {
       connection.send({ type: "MISTAKE", lane: 0, sequence });
+      // Not more than may wait to be written.
+      if (++said % MISTAKES_AT_ONCE === 0) await connection.outbox.drained();
     }
+    if (this.#next !== connection) return connection[Symbol.dispose]();
     this.#acknowledged = this.nextSequence - 1;
     connection.send({ type: "HAVE", lanes: [{ lane: 0, sequence: this.nextSequence }] });
     this.reconnects++;
@@ -184,12 +198,16 @@ export class DestinationLink implements Disposable {
 
   /** Writes what waits, for at most `withinMs`, and closes. */
   async finish(withinMs: number): Promise<void> {
+    this.#over = true;
+    this.#next?.[Symbol.dispose]();
+    this.#next = null;
     this.#clearTimers();
     await this.#connection?.finish(withinMs);
   }
 
   /** Closes the connection and wipes the keys. */
   [Symbol.dispose](): void {
+    this.#over = true;
     this.#drop();
     this.#next?.[Symbol.dispose]();
     this.#clearTimers();

@@ -69,7 +69,8 @@ export async function connect(transport: Transport, options: {
     const reader = new FrameReader(transport);
     const message2 = await reader.exactly(MESSAGE_2_BYTES);
     if (message2 === null) throw new MigrationError("handshake", AUTHENTICATION_FAILED);
-    if (OTHER_PROFILE.every((byte, i) => message2[i] === byte)) {
+    // It proves nothing: it may explain why nothing was opened, and must not end what is open.
+    if (options.kind === OPEN && OTHER_PROFILE.every((byte, i) => message2[i] === byte)) {
       throw new MigrationError(
         "refused",
         "Cannot open the migration: the other side speaks another profile",

@@ -128,8 +128,8 @@ export class SourceRecovery implements Disposable {
             : {},
         );
       case "settled":
-        // Nobody was told to run it, and now nobody will be.
-        if (!this.log.states.includes("released")) await this.#appendAborted();
+        // It is here, or went on from here: no copy may be released any more, whatever was said before.
+        await this.#appendAborted();
         return;
       case "lost":
         throw new MigrationError("vm", `Cannot recover the VM: ${decided.text}`);

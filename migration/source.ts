@@ -12,6 +12,7 @@ import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "
 import { encodeKey } from "./identity.ts";
 import { DISCARD_WAIT_MS } from "./limits.ts";
 import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
+import { quiet } from "./observers.ts";
 import type { Opened } from "./opening.ts";
 import type { PageStream } from "./page_stream.ts";
 import type { Journal, JournalEntry, JournalStore, PageSource, VmEnd } from "./ports.ts";
@@ -67,7 +68,12 @@ export class Source {
 
   /** Begins nothing yet. */
   constructor(options: SourceOptions) {
-    this.#options = options;
+    this.#options = {
+      ...options,
+      onNote: quiet(options.onNote),
+      onTamper: quiet(options.onTamper),
+      onRound: quiet(options.onRound),
+    };
     this.#connections = {
       options,
       profile: profiles[options.profile ?? "sealed"],
@@ -128,7 +134,9 @@ export class Source {
       signal.removeEventListener("abort", interrupt);
       vm.onEnd = null;
       for (const timer of this.#timers.values()) timer.clear();
-      await (this.#link ?? this.#opened?.connection)?.finish(1_000);
+      await this.#link?.finish(1_000);
+      // One that no link has taken over.
+      if (this.#link?.started !== true) await this.#opened?.connection.finish(1_000);
       this.#sending?.[Symbol.dispose]();
       this.#opened?.schedule[Symbol.dispose]();
       this.#journal?.close();
@@ -394,8 +402,8 @@ export class Source {
   async #wayBack(why: unknown): Promise<void> {
     await this.#enter("discarding");
     // Our own QEMU may have died since it was seen: DISCARD would take the only copy.
-    if (!this.#gone && await this.#seenStopped()) {
-      this.#sayAgain();
+    if (!this.#gone) {
+      await this.#sayDiscard();
       await this.#outcomeKnown(() => this.#discarded || this.#running !== null || this.#gone);
     }
     if (this.#discarded) return await this.#return(why);
@@ -406,6 +414,21 @@ export class Source {
     // It could run after all, or our own QEMU is gone: the only copy is over there.
     await this.#enter("released");
     await this.#release();
+  }
+
+  /** Each time only with a QEMU that is seen to be there: it may have died since the last time. */
+  async #sayDiscard(): Promise<void> {
+    const { vm } = this.#options;
+    let state: string | null = null;
+    for (; this.state === "discarding" && this.#cut === null; await this.#pause(ASK_AGAIN_MS)) {
+      state = await vm.status().catch(() => null);
+      if (state !== null) break;
+    }
+    if (state === "gone") {
+      this.#gone = true;
+      this.#sourceState = "gone";
+    } else if (state !== null) this.#link!.send({ type: "DISCARD" });
+    this.#waiter.wake();
   }
 
   async #return(why: unknown): Promise<void> {
@@ -563,7 +586,8 @@ export class Source {
         },
         onJoined: () => {
           this.#options.onNote?.("Joined again");
-          this.#sayAgain();
+          if (this.state === "discarding") void this.#sayDiscard();
+          else this.#sayAgain();
           this.#waiter.wake();
         },
         onLost: (error) => {
@@ -584,8 +608,6 @@ export class Source {
         return link.send({ type: "FINISH", ...this.#sending!.finish() });
       case "released":
         return link.send({ type: "RELEASE" });
-      case "discarding":
-        return link.send({ type: "DISCARD" });
       case "aborting":
         if (this.#abortion !== null) link.send(this.#abortion);
     }
@@ -639,6 +661,12 @@ export class Source {
         return;
       case "DISCARDED":
         this.#discarded = true;
+        // Unasked: it was ended over there. In every later state somebody waits for this.
+        if (this.state in { starting: 1, setup: 1, copying: 1, stopping: 1, finishing: 1 }) {
+          this.#interrupt(
+            new MigrationError("vm", "Cannot go on: the destination discarded its copy"),
+          );
+        }
         return;
       case "ABORT":
         this.#refusal = message;
@@ -817,6 +845,8 @@ export class Source {
 
 /** Between two RELEASEs to a destination that cannot run the VM yet, in milliseconds. */
 const RELEASE_AGAIN_MS = 200;
+/** Between two questions to a QEMU that does not answer, in milliseconds. */
+const ASK_AGAIN_MS = 200;
 
 const WAYS_OUT = { aborting: 1, failed: 1, aborted: 1, unknown: 1 };
 

@@ -282,11 +282,11 @@ export class SourceLink implements Disposable {
       this.#goOn(next, have);
       return true;
     } catch (failure) {
-      // A stranger, or nobody, answered; or what was said broke on the way.
-      if (
-        !(failure instanceof MigrationError) || failure.code in { cut: 1, handshake: 1 } ||
-        this.#closed
-      ) return this.#closed;
+      // A stranger, or nobody, answered; or what was said broke on the way. Only what somebody who has proven the join
+      // key said can end the migration.
+      if (!(failure instanceof MigrationError) || failure.code !== "protocol" || this.#closed) {
+        return this.#closed;
+      }
       this.#lost(failure);
       return true;
     } finally {

@@ -72,9 +72,16 @@ export class CaptureRelay implements Disposable {
     return this.#listener.addr.port;
   }
 
+  /** How many times each of the needles has passed, in their order. */
+  get counts(): number[] {
+    return this.#needles.map((_, i) =>
+      this.#searches.reduce((sum, search) => sum + search.counts[i]!, 0)
+    );
+  }
+
   /** How many times any of the needles has passed. */
   get found(): number {
-    return this.#searches.flatMap((search) => search.counts).reduce((sum, count) => sum + count, 0);
+    return this.counts.reduce((sum, count) => sum + count, 0);
   }
 
   /** Ends all connections. */

@@ -92,12 +92,14 @@ export function linuxCommandLine(load: LinuxLoad): string {
     `sealift.set=${load.workingSetMiB} sealift.secret=${load.secretToken}`;
 }
 
-/** Three strings that lie in the guest's memory; none of them is on its command line. */
+/** Four strings that lie in the guest's memory; none of them is on its command line. */
 export interface GuestSecrets {
   /** In a process's heap: user memory. */
   heap: string;
   /** In a file that no process has mapped: the page cache. */
   file: string;
+  /** Written to a pipe and not read yet: kernel data. */
+  pipe: string;
   /** Written to a terminal and not read yet: kernel data. */
   tty: string;
 }
@@ -107,6 +109,7 @@ export function guestSecrets(secretToken: string): GuestSecrets {
   return {
     heap: `SEALIFT-HEAP-${secretToken}`,
     file: `SEALIFT-FILE-${secretToken}`,
+    pipe: `SEALIFT-PIPE-${secretToken}`,
     tty: `SEALIFT-TTY-${secretToken}`,
   };
 }

@@ -8,8 +8,9 @@
  * The kernel's command line sets it up:
  *   sealift.dirty=MIB   memory rewritten per second, 0 for none
  *   sealift.set=MIB     working set: how much memory that goes over
- *   sealift.secret=T    SEALIFT-HEAP-T, SEALIFT-FILE-T and SEALIFT-TTY-T are put into a heap, the page
- *                       cache and a terminal's input queue; only the first is in user memory
+ *   sealift.secret=T    SEALIFT-HEAP-T, SEALIFT-FILE-T, SEALIFT-PIPE-T and SEALIFT-TTY-T are put into a
+ *                       heap, the page cache, a pipe and a terminal's input queue; only the first is in
+ *                       user memory
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -97,15 +98,18 @@ static void hold_secrets(const char *token, int ready)
 {
 	char *secret = malloc(256), *heap = malloc(256);
 	int file = open("/secret", O_RDWR | O_CREAT, 0600);
-	int master = open("/dev/ptmx", O_RDWR | O_NOCTTY), unlock = 0, slave, length;
+	int master = open("/dev/ptmx", O_RDWR | O_NOCTTY), unlock = 0, slave, length, ends[2];
 	char name[32];
-	if (file < 0 || master < 0 || ioctl(master, TIOCSPTLCK, &unlock) || ioctl(master, TIOCGPTN, &slave))
+	if (pipe(ends) || file < 0 || master < 0 || ioctl(master, TIOCSPTLCK, &unlock) || ioctl(master, TIOCGPTN, &slave))
 		die("secrets");
 	snprintf(name, sizeof name, "/dev/pts/%d", slave);
 	slave = open_raw(name); /* raw: the terminal does not echo */
 	length = sprintf(secret, "SEALIFT-FILE-%s\n", token);
 	if (write(file, secret, length) != length || pread(file, secret, length, 0) != length)
 		die("file");
+	length = sprintf(secret, "SEALIFT-PIPE-%s\n", token);
+	if (write(ends[1], secret, length) != length)
+		die("pipe");
 	length = sprintf(secret, "SEALIFT-TTY-%s\n", token);
 	if (write(master, secret, length) != length)
 		die("tty");

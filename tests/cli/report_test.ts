@@ -10,7 +10,7 @@ import {
 
 function completed(): MigrationReport {
   return {
-    ...failedReport(new Error(), { side: "source", dryRun: false }),
+    ...failedReport(new Error(), { side: "source", dryRun: false, profile: "sealed" }),
     outcome: "completed",
     error: null,
     id: "0123456789abcdef0123456789abcdef",
@@ -110,8 +110,10 @@ Deno.test("failedReport() has every key, and the outcome that the error stands f
   const report = failedReport(new MigrationError("handshake", "no", { hint: "look" }), {
     side: "destination",
     dryRun: false,
+    profile: "paper",
   });
   assert.equal(report.outcome, "refused");
+  assert.equal(report.profile, "paper");
   assert.deepEqual(report.error, { code: "handshake", message: "no", hint: "look" });
   assert.deepEqual(Object.keys(report).sort(), Object.keys(completed()).sort());
   assert.ok(Object.values(report).every((value) => value !== undefined));

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { MigrationError } from "../../migration/errors.ts";
 import type { Transport, TransportListener } from "../../migration/ports.ts";
 import { Random } from "./random.ts";
 
@@ -160,7 +161,9 @@ export class Loopback implements TransportListener {
 
   /** Connects. */
   dial(): LoopbackEnd {
-    if (this.#closed) throw new Error("Cannot dial: connection refused");
+    if (this.#closed) {
+      throw new MigrationError("vm", "Cannot reach the destination: connection refused");
+    }
     const [here, there] = loopbackPair(this.#options);
     this.#waiting.push(there);
     this.#wake();

@@ -57,7 +57,8 @@ export interface Tampering {
   skip?: number;
 }
 
-type Direction = "to destination" | "to source";
+/** The two ways along a wire. */
+export type Direction = "to destination" | "to source";
 
 /** See the module. Disposing of it cuts every connection. */
 export class TamperingRelay implements AsyncDisposable {
@@ -208,7 +209,7 @@ export class TamperingRelay implements AsyncDisposable {
 }
 
 /** Cuts a byte stream where its frames end; the first piece is a handshake message of a fixed length. */
-class Frames {
+export class Frames {
   readonly firstName: WireName;
   readonly #firstBytes: number;
   #rest = new Uint8Array(0);
