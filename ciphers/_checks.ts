@@ -25,6 +25,8 @@ const MAX_ID_LENGTH = 64;
 /** Travels in ACCEPT and stands in reports. */
 const MAX_BACKEND_LENGTH = 64;
 const PRINTABLE_ASCII = /^[\x20-\x7e]+$/;
+/** Above the largest record (PROTOCOL.md section 4). */
+const LEAST_BYTES_PER_KEY = 2 ** 19;
 /** Tag of every sealed suite: a record's size is capped with it (PROTOCOL.md section 4). */
 const SEALED_TAG_BYTES = 16;
 const NAME = /^[a-z0-9]+(?:[._-][a-z0-9]+)*$/;
@@ -91,7 +93,8 @@ function suiteProblem(suite: CipherSuite): string | null {
       ["keyBytes", sealed ? 16 : 0, 255],
       ["nonceBytes", sealed ? 8 : 0, sealed ? 255 : PAPER_NONCE_BYTES],
       ["maxMessagesPerKey", 1, Number.MAX_SAFE_INTEGER],
-      ["maxBytesPerKey", 1, Number.MAX_SAFE_INTEGER],
+      // One record, at least, has to go under a key.
+      ["maxBytesPerKey", sealed ? LEAST_BYTES_PER_KEY : 1, Number.MAX_SAFE_INTEGER],
     ] as const
   ) {
     const value = suite[name];

@@ -242,6 +242,8 @@ class Demo {
       await send.go();
     }
     const { report, stderr } = await send.ended;
+    // It listens on where nothing has come.
+    if (report?.outcome !== "completed") receive.signal("SIGINT");
     const received = await receive.ended;
     if (report === null) {
       throw new GuestError(

@@ -29,6 +29,10 @@ const defaultSuites: Readonly<Record<ProfileId, string>> = {
   paper: "rc4-round" satisfies PaperSuiteId,
 };
 
+/** Said each time. */
+export const PAPER_WARNING =
+  "the paper's profile is for the lab: who listens can find its keys and read the VM, who stands between can change it";
+
 /** As `send` and `receive` have them. */
 export interface NetworkProtectionOptions extends ProtectionOptions {
   /** Lets the paper's profile leave this machine. */
@@ -55,11 +59,7 @@ export async function loadProtection(options: NetworkProtectionOptions, world: {
   const { address, stack, terminal, warn } = world;
   checkPolicyOptions(options);
   checkProfile(options, address);
-  if (options.profile === "paper") {
-    warn(
-      "the paper's profile is for the lab: who listens can find its keys and read the VM, who stands between can change it",
-    );
-  }
+  if (options.profile === "paper") warn(PAPER_WARNING);
   if (options.plugins.length > 0) {
     const { loadPlugins } = await import("./plugin.ts");
     for (const { suite, checks } of await loadPlugins(options.plugins)) {

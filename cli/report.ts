@@ -136,10 +136,11 @@ export function formatReport(report: MigrationReport): string[] {
   if (monitor !== null) {
     add(
       "monitor",
-      monitor.why === null
-        ? `${monitor.addressSpaces} address spaces`
-        : `every page counts as user: ${monitor.why}`,
+      `${monitor.addressSpaces} address spaces`,
       `${monitor.refreshes} refreshes, the last took ${formatMs(monitor.lastRefreshMs)}`,
+      monitor.why === null
+        ? null
+        : `every page counted as user after ${monitor.failed} of them: ${monitor.why}`,
     );
   }
   add("landing", report.landing);
@@ -192,7 +193,11 @@ function addTraffic(
   add: (label: string, ...parts: (string | null)[]) => void,
 ): void {
   const { bytes, mistakes, cpuSeconds, verified } = report;
-  add("bytes", `${formatBytes(bytes.guest)} of guest`, `${formatBytes(bytes.wire)} on the wire`);
+  add(
+    "bytes",
+    `${formatBytes(bytes.guest)} of guest`,
+    `${formatBytes(bytes.wire)} ${report.side === "source" ? "on the wire" : "sent back"}`,
+  );
   add("verified", `${verified.pages} pages`, `${verified.records} records`);
   add("mistakes", `${mistakes.detected} detected`, `${mistakes.repaired} repaired`);
   if (report.reconnects > 0) add("reconnects", String(report.reconnects));

@@ -12,6 +12,7 @@ import { QemuDestination } from "../kvm/qemu_destination.ts";
 import { QemuSource } from "../kvm/qemu_source.ts";
 import { MigrationError } from "../migration/errors.ts";
 import { DEFAULT_MAX_STOP_MS, DEFAULT_RECONNECT_MS } from "../migration/limits.ts";
+import { checkPolicySuites } from "../migration/policy_suites.ts";
 import type { Policy } from "../migration/policy_types.ts";
 import type { LiveSettings } from "../migration/ports.ts";
 import type { ProfileId } from "../migration/profile.ts";
@@ -20,7 +21,7 @@ import type { RoundStatistics } from "../migration/rounds.ts";
 import type { DestinationState, SourceState } from "../migration/states.ts";
 import { makeDestination, resolveAllowed } from "./destination_side.ts";
 import { resolvePeer } from "./peers.ts";
-import { checkPolicyOptions, checkProfile, Protection } from "./protection.ts";
+import { checkPolicyOptions, checkProfile, PAPER_WARNING, Protection } from "./protection.ts";
 import { makeSource } from "./source_side.ts";
 import { makeStateDirectory, readIdentityFile, stateDirectory } from "./state_directory.ts";
 import { type Address, parseAddress } from "./values.ts";
@@ -49,6 +50,8 @@ export interface SideOptions {
   vmId?: string;
   /** Ends the migration: the VM stays where it can be known to be. */
   signal?: AbortSignal;
+  /** Something a person may want to know, damage on the way included. */
+  onNote?: (text: string) => void;
 }
 
 /** What {@linkcode migrate} is told. */
@@ -77,8 +80,6 @@ export interface MigrateOptions extends SideOptions {
   onState?: (state: SourceState) => void;
   /** A round was closed. */
   onRound?: (round: RoundStatistics) => void;
-  /** Something a person may want to know, damage on the way included. */
-  onNote?: (text: string) => void;
   /** Asked whether to go on when damage does not end; default: it is given up. */
   askTamper?: (text: string) => Promise<boolean>;
 }
@@ -149,8 +150,6 @@ export interface ReceiveOptions extends SideOptions {
   land?: LandingMode;
   /** A state was entered. */
   onState?: (state: DestinationState) => void;
-  /** Something a person may want to know. */
-  onNote?: (text: string) => void;
 }
 
 /** A destination that listens. */
@@ -205,10 +204,12 @@ export async function receive(options: ReceiveOptions): Promise<Receiving> {
 /** What does not depend on the VM. */
 async function begin(options: SideOptions, address: Address) {
   const { profile = "sealed", labNetwork = false, policy = null } = options;
-  const { sensitivity, labels = [] } = options;
+  const { sensitivity, labels = [], onNote } = options;
   checkProfile({ profile, labNetwork }, address);
+  if (profile === "paper") onNote?.(PAPER_WARNING);
   checkPolicyOptions({ policy: policy ?? undefined, sensitivity, labels });
   await registerSuites(options.suites ?? []);
+  if (policy !== null) checkPolicySuites(policy, defaultRegistry().list());
   const directory = stateDirectory({ stateDir: options.stateDir });
   await makeStateDirectory(directory);
   const identity = await readIdentityFile(options.identity ?? directory.identity);

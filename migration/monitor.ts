@@ -73,6 +73,8 @@ export class Monitor implements PageClassifier {
     marks: [],
   };
   #refreshes = 0;
+  #failed = 0;
+  #lastWhy: string | null = null;
   #lastRefreshMs = 0;
   #refreshedAtMs = -Infinity;
 
@@ -102,12 +104,12 @@ export class Monitor implements PageClassifier {
 
   /** What it did so far. */
   summary(): ClassifierSummary {
-    const { why, addressSpaces } = this.#reading;
     return {
-      addressSpaces,
+      addressSpaces: this.#reading.addressSpaces,
       refreshes: this.#refreshes,
       lastRefreshMs: this.#lastRefreshMs,
-      why,
+      failed: this.#failed,
+      why: this.#refreshes === 0 ? this.#reading.why : this.#lastWhy,
     };
   }
 
@@ -116,6 +118,10 @@ export class Monitor implements PageClassifier {
     const reading = this.#reader.read(budgetMs);
     this.#reading = reading.why === null ? reading : { ...reading, marks: [] };
     this.#refreshes++;
+    if (reading.why !== null) {
+      this.#failed++;
+      this.#lastWhy = reading.why;
+    }
     this.#refreshedAtMs = this.#clock.now();
     this.#lastRefreshMs = this.#refreshedAtMs - startMs;
   }

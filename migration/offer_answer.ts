@@ -49,15 +49,18 @@ export async function judgeOffer(offer: OfferMessage, world: {
   if (world.judge !== undefined) {
     const verdict = await world.judge(offer);
     if (verdict.refusal !== null) return { type: "REFUSE", ...verdict.refusal };
-    accepted = verdict.suites;
+    accepted = within(verdict.suites, world.suites);
   }
   const chosen = negotiateSuites(offer.suites, accepted);
   for (const pageClass of pageClasses) {
     if (chosen[pageClass] !== null) continue;
-    return refuse(
-      "policy",
-      `no cipher suite for pages of class ${pageClass} is acceptable to both sides`,
-    );
+    return {
+      type: "REFUSE",
+      code: "policy",
+      text: `no cipher suite for pages of class ${pageClass} is acceptable to both sides: ` +
+        `offered ${shown(offer.suites[pageClass])}, accepted here ${shown(accepted[pageClass])}`,
+      hint: "change one of the policies, or give the same --cipher and --plugin on both ends",
+    };
   }
   if (await journals.has(migrationId, "destination")) {
     return refuse("state", "this host has seen this migration before");
@@ -75,6 +78,23 @@ export async function judgeOffer(offer: OfferMessage, world: {
   } catch (error) {
     return refuse("landing", messageOf(error));
   }
+}
+
+/** What a policy accepts of what this side can do at all. */
+function within(policy: SuiteOffers, able: SuiteOffers): SuiteOffers {
+  const both = (name: PageClass) => policy[name].filter((id) => able[name].includes(id));
+  return {
+    user: both("user"),
+    kernelText: both("kernelText"),
+    kernelData: both("kernelData"),
+    unmapped: both("unmapped"),
+  };
+}
+
+/** A few ids: a REFUSE has room for 500 characters. */
+function shown(ids: readonly string[]): string {
+  const few = ids.slice(0, 4).join(", ");
+  return ids.length > 4 ? `${few} and ${ids.length - 4} more` : few || "none";
 }
 
 /** A REFUSE without a hint. */

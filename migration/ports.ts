@@ -172,7 +172,9 @@ export interface ClassifierSummary {
   refreshes: number;
   /** How long the last refresh took. */
   lastRefreshMs: number;
-  /** Why every page counts as `user`; null when they do not. */
+  /** After how many of the refreshes every page counted as `user`. */
+  failed: number;
+  /** Why, the last time; null when it was after none. */
   why: string | null;
 }
 

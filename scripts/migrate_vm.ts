@@ -10,7 +10,11 @@
 
 import { definePolicy, migrate } from "../mod.ts";
 
-const [qmp = "", to = "", peer = ""] = Deno.args;
+const [qmp, to, peer] = Deno.args;
+if (qmp === undefined || to === undefined || peer === undefined) {
+  console.error("usage: deno run -A scripts/migrate_vm.ts QMP HOST:PORT PEER");
+  Deno.exit(2);
+}
 
 const result = await migrate({
   qmp,
@@ -30,5 +34,9 @@ const result = await migrate({
 });
 
 const { outcome, error, suite, downtimeMs } = result;
-console.log(outcome, error?.message ?? `sealed with ${suite}, stopped for ${downtimeMs} ms`);
+console.log(
+  outcome,
+  error?.message ?? `sealed with ${suite}, stopped for ${downtimeMs?.toFixed(1)} ms`,
+);
+if (error?.hint) console.error(error.hint);
 Deno.exit(outcome === "completed" ? 0 : 1);

@@ -8,7 +8,11 @@
 
 import { receive } from "../mod.ts";
 
-const [qmp = "", listen = "", ...allow] = Deno.args;
+const [qmp, listen, ...allow] = Deno.args;
+if (qmp === undefined || listen === undefined || allow.length === 0) {
+  console.error("usage: deno run -A scripts/receive_vm.ts QMP HOST:PORT PEER...");
+  Deno.exit(2);
+}
 
 const { address, landing, result } = await receive({
   qmp,
@@ -20,4 +24,5 @@ console.error(`listening on ${address}, landing ${landing}`);
 
 const { outcome, error, destinationState } = await result;
 console.log(outcome, error?.message ?? `the VM is ${destinationState} here`);
+if (error?.hint) console.error(error.hint);
 Deno.exit(outcome === "completed" ? 0 : 1);

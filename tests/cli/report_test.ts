@@ -94,7 +94,7 @@ Deno.test("formatReport() tells which suite sealed which class, and what told th
   const lines = formatReport({
     ...report,
     suites: { ...report.suites!, kernelText: "aes-128-gcm" },
-    monitor: { addressSpaces: 13, refreshes: 4, lastRefreshMs: 40, why: null },
+    monitor: { addressSpaces: 13, refreshes: 4, lastRefreshMs: 40, failed: 0, why: null },
   });
   const tells = (line: string) => assert.ok(lines.includes(line), lines.join("\n"));
   tells(

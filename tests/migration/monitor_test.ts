@@ -62,7 +62,12 @@ Deno.test("Monitor.classOf() says user again when a refresh cannot read the page
     monitor.refresh();
     return [monitor.classOf(0, 0), monitor.summary().why];
   });
-  assert.deepEqual(classes, [["kernelData", null], ["user", "too late"], ["kernelData", null]]);
+  assert.deepEqual(classes, [
+    ["kernelData", null],
+    ["user", "too late"],
+    ["kernelData", "too late"],
+  ]);
+  assert.equal(monitor.summary().failed, 1);
 });
 
 Deno.test("Monitor.refresh() hands its budget on and counts; while the VM runs there is more time", () => {

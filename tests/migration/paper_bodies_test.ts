@@ -243,7 +243,7 @@ for (const suite of suites) {
     const bitmap = new MistakeBitmap(blocks);
     // Even pages are the kernel's.
     const classOf = (_: number, page: number) => page % 2 === 0 ? "kernelData" : "user";
-    const summary = { addressSpaces: 1, refreshes: 0, lastRefreshMs: 0, why: null };
+    const summary = { addressSpaces: 1, refreshes: 0, lastRefreshMs: 0, failed: 0, why: null };
     using sealer = new RecordSealer({
       bodies,
       window,
