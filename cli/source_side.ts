@@ -12,6 +12,7 @@ import { messageOf } from "../migration/failure.ts";
 import { encodeKey, type Identity } from "../migration/identity.ts";
 import { DEFAULT_REPAIR_BUDGET_BYTES, DEFAULT_WINDOW_BYTES } from "../migration/limits.ts";
 import { MAX_REPAIR_BUDGET_BYTES } from "../migration/messages.ts";
+import { quiet } from "../migration/observers.ts";
 import type { PolicyRounds } from "../migration/policy_rounds.ts";
 import type { LiveSettings, PageClassifier } from "../migration/ports.ts";
 import { Source } from "../migration/source.ts";
@@ -70,13 +71,14 @@ export async function makeSource(settings: SourceSettings, world: {
   const journals = new FileJournalStore(directory.migrations);
   if (settings.dryRun) await journals.check();
   else await appendRan(directory.migrations, { process: vm.facts.process, time: new Date() });
+  const onRound = quiet(watch.onRound);
   const policyFailed = new AbortController();
   const policyRounds = await openPolicyRounds(protection, {
     tune: (live) => vm.tune(live),
     onError: (error) => {
       // Once the VM has stopped there is nothing left to tune.
       if (source.state in { starting: 1, setup: 1, copying: 1 }) policyFailed.abort(error);
-      else watch.onNote?.(error.message);
+      else quiet(watch.onNote)(error.message);
     },
   });
   const source: Source = new Source({
@@ -108,7 +110,7 @@ export async function makeSource(settings: SourceSettings, world: {
     signal: AbortSignal.any([signal, policyFailed.signal]),
     classifier: isQemu ? () => openMonitor(vm, stack) : undefined,
     onRound: (round) => {
-      watch.onRound?.(round);
+      onRound(round);
       policyRounds?.closed(round);
     },
     askTamper: onTamper === "ask" ? watch.askTamper : undefined,

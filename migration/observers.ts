@@ -10,7 +10,9 @@ export function quiet<A extends unknown[]>(
 ): (...args: A) => void {
   return (...args) => {
     try {
-      observer?.(...args);
+      const returned: unknown = observer?.(...args);
+      // An async function is taken for one that returns nothing.
+      if (returned instanceof Promise) returned.catch(() => {});
     } catch {
       // Whoever watches cannot stop a switchover half-way.
     }

@@ -420,7 +420,10 @@ export class Source {
   async #sayDiscard(): Promise<void> {
     const { vm } = this.#options;
     let state: string | null = null;
-    for (; this.state === "discarding" && this.#cut === null; await this.#pause(ASK_AGAIN_MS)) {
+    const over = () =>
+      this.state !== "discarding" || this.#running !== null || this.#cut !== null ||
+      this.#givenUp !== null;
+    for (; !over(); await this.#pause(ASK_AGAIN_MS)) {
       state = await vm.status().catch(() => null);
       if (state !== null) break;
     }
@@ -639,7 +642,7 @@ export class Source {
     }
     if (askTamper === undefined || repair.exhausted) return this.#interrupt(alarm);
     // Who cannot be asked has not said to go on.
-    this.#asking ??= askTamper(alarm.message).catch(() => false).then((goOn) => {
+    this.#asking ??= Promise.try(askTamper, alarm.message).catch(() => false).then((goOn) => {
       this.#asking = null;
       if (goOn) {
         repair.goOn();

@@ -42,6 +42,26 @@ Deno.test("recover() discards a copy that comes back when the VM went on from th
   assert.equal(byHand.world.destination, "gone");
 });
 
+Deno.test("recover() journals `aborted` when it sees under `released` that the VM went on here by hand: no copy is released later", async () => {
+  for (const listens of ["source", "destination"] as const) {
+    await using run = await crashed({ source: "released" });
+    run.world.sourceRuns("somebody's cont");
+    const alone = await recoverSide(run, "source", { meet: unreachable });
+    assert.equal(alone.outcome, "completed", alone.error?.message);
+    assert.deepEqual(lines(run)[0], ["open", "releasing", "released", "aborted"]);
+    run.world.source = "gone";
+    const { source, destination } = await recoverBoth(run, listens);
+    assert.equal(source.outcome, "completed", source.error?.message);
+    assert.equal(destination.outcome, "completed", destination.error?.message);
+    assert.deepEqual(run.world.violations, []);
+    assert.equal(run.world.destinationRan, false);
+    assert.equal(run.world.destination, "gone");
+    assert.equal(run.destinationJournals.states.at(-1), "discarded");
+    // It is said once.
+    assert.deepEqual(lines(run)[0], ["open", "releasing", "released", "aborted"]);
+  }
+});
+
 Deno.test("recover() asks for no oath that the source's journal knows to be false", async () => {
   await using run = await crashed({ destination: "loaded" });
   const alone = await recoverSide(run, "source", { meet: unreachable });

@@ -74,7 +74,12 @@ export interface SimulatedMigrationOptions {
     maxRounds?: number;
     vmId?: string;
     askTamper?: (text: string) => Promise<boolean>;
+    onNote?: (text: string) => void;
+    onTamper?: (text: string) => void;
+    onRound?: () => void;
   };
+  /** Called with each note of the destination, besides what keeps them. */
+  destinationNoted?: (text: string) => void;
   /** What the destination lets be sent again. */
   repairBudgetBytes?: number;
   destinationVmId?: string;
@@ -174,7 +179,10 @@ export class SimulatedMigration implements AsyncDisposable {
         world.note(`destination ${state}`);
         return options.destinationEntered?.(state, this);
       },
-      onNote: ({ text }) => this.notes.push(text),
+      onNote: ({ text }) => {
+        this.notes.push(text);
+        return options.destinationNoted?.(text);
+      },
       agentCpuSeconds: () => 0,
       ...(options.destinationVmId === undefined ? {} : { vmId: options.destinationVmId }),
     });
