@@ -62,13 +62,20 @@ export function valueParser<T>(
   };
 }
 
-/** A path: any text that the system takes for one. */
+/** A path: any text that the system takes for one. The shell completes it. */
 export function pathValue(metavar: "FILE" | "PATH" | "DIR"): ValueParser<"sync", string> {
-  return string({
+  const parser = string({
     metavar,
     pattern: /^[^\0]+$/,
     errors: { patternMismatch: message`Expected a path; got nothing.` },
   });
+  return {
+    ...parser,
+    *suggest(prefix) {
+      const type = metavar === "DIR" ? "directory" : "any";
+      yield { kind: "file", pattern: prefix, type, includeHidden: /(^|\/)\.[^/]*$/.test(prefix) };
+    },
+  };
 }
 
 /** `300ms`, `5s`; in milliseconds. */

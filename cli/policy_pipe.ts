@@ -13,11 +13,13 @@ import type { PolicyFailure, PolicyRequest } from "./policy_protocol.ts";
 /** A definition of 32 levels with long lists fits. */
 const MAX_ANSWER_BYTES = 256 * 1024;
 /** What is kept, and passed on, of everything that a policy prints. */
-const MAX_OUTPUT_BYTES = 64 * 1024;
+const MAX_KEPT_BYTES = 64 * 1024;
+/** A policy that prints more is ended: reading it costs us CPU time that the VM's pages need. */
+const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
 
 /** How long a policy may take, in milliseconds. */
 export interface PolicyTimeLimits {
-  /** To start a process, load Sealift and run the file's top level: 0.2 s on a machine at rest. */
+  /** To start a process, load Sealift and run the file's top level: 0.6 s on a machine at rest. */
   startMs: number;
   /** To answer a question. */
   callMs: number;
@@ -50,7 +52,10 @@ export class PolicyPipe implements AsyncDisposable {
     this.#timeLimits = options.timeLimits;
     this.#stdin = child.stdin.getWriter();
     this.#answers = linesOf(child.stdout);
-    this.#output = readOutput(child.stderr, options.onOutput);
+    this.#output = readOutput(child.stderr, {
+      onOutput: options.onOutput,
+      onTooMuch: () => this.#end("it prints without end, and was ended"),
+    });
   }
 
   /** What the process says once the policy is loaded. @throws {CliError} `usage` */
@@ -91,11 +96,7 @@ export class PolicyPipe implements AsyncDisposable {
     const limitMs = call === null ? startMs : callMs;
     const timer = setTimeout(() => {
       const what = call === null ? "load" : `answer ${call}()`;
-      this.#failure ??= this.#error({
-        text: `it took longer than ${limitMs / 1000} s to ${what}, and was ended`,
-        at: null,
-      });
-      this.#kill();
+      this.#end(`it took longer than ${limitMs / 1000} s to ${what}, and was ended`);
     }, limitMs);
     try {
       const { value: line, done } = await this.#answers.next();
@@ -152,6 +153,12 @@ export class PolicyPipe implements AsyncDisposable {
     });
   }
 
+  /** Ends the process for this reason, unless there was one before. */
+  #end(text: string): void {
+    this.#failure ??= this.#error({ text, at: null });
+    this.#kill();
+  }
+
   #kill(): void {
     try {
       this.#child.kill("SIGKILL");
@@ -161,8 +168,7 @@ export class PolicyPipe implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#failure ??= this.#error({ text: "it is not needed any more, and was ended", at: null });
-    this.#kill();
+    this.#end("it is not needed any more, and was ended");
     await this.#child.status;
     await this.#turn;
     await this.#output;
@@ -183,15 +189,20 @@ async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<stri
   for await (const bytes of stream) yield* lines.push(bytes);
 }
 
-/** Reads all of it, passes lines on, and keeps the beginning. */
+/** Reads all of it, passes lines on, and keeps the beginning. `onTooMuch` has to end the stream. */
 async function readOutput(
   stream: ReadableStream<Uint8Array>,
-  onOutput: (line: string) => void,
+  { onOutput, onTooMuch }: { onOutput: (line: string) => void; onTooMuch: () => void },
 ): Promise<string> {
+  const decoder = new TextDecoder();
+  let sizeBytes = 0;
   let kept = "";
   let rest = "";
-  for await (const text of stream.pipeThrough(new TextDecoderStream())) {
-    const more = text.slice(0, MAX_OUTPUT_BYTES - kept.length);
+  for await (const bytes of stream) {
+    sizeBytes += bytes.length;
+    if (sizeBytes > MAX_OUTPUT_BYTES) onTooMuch();
+    if (kept.length >= MAX_KEPT_BYTES) continue;
+    const more = decoder.decode(bytes, { stream: true }).slice(0, MAX_KEPT_BYTES - kept.length);
     kept += more;
     const lines = (rest + more).split("\n");
     rest = lines.pop() ?? "";

@@ -1,6 +1,7 @@
 /**
  * A policy in a process of its own, a `deno` without permissions: whatever its file does, it can neither
- * read a file nor reach the network, nor hold us up, nor fill our memory.
+ * read a file nor reach the network, nor store anything, nor hold us up. It may use up to about half a GiB
+ * of the host's memory and a minute of CPU time; of ours it takes what it prints and answers, which is capped.
  *
  * ```mermaid
  * sequenceDiagram
@@ -44,10 +45,26 @@ const PROGRAM = new URL("./policy_child.ts", import.meta.url);
 const MAX_FILE_BYTES = 256 * 1024;
 /** Heap of JavaScript, in MiB. */
 const MAX_HEAP_MEBIBYTES = 64;
-/** All of the process's data, in KiB: a `deno` has 0.6 GiB of them before it does anything, most of it never touched. */
-const MAX_DATA_KIBIBYTES = 1536 * 1024;
+/**
+ * All of the process's data, in KiB. A `deno` has 0.55 GiB of them before it does anything, most of it never
+ * touched, and some more for each core.
+ */
+const MAX_DATA_KIBIBYTES = 1024 * 1024;
 /** CPU time, in seconds: an endless loop must end also when nobody is left to kill it. */
 const MAX_CPU_SECONDS = 60;
+
+/**
+ * Becomes the program in `$0`, under limits: it writes to no file (a temporary table of `node:sqlite` would be
+ * one), and memory beside the heap of JavaScript has no limit of its own in Deno. A Ctrl-C is for us alone.
+ * Not every `setpriv` can have the process killed once we are gone (util-linux's can): without it, a policy
+ * that sleeps on purpose stays.
+ *
+ * @see {@link https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html PR_SET_PDEATHSIG(2const)}
+ */
+const LIMITED = `trap '' INT XFSZ
+ulimit -c 0; ulimit -f 0; ulimit -t ${MAX_CPU_SECONDS}; ulimit -d ${MAX_DATA_KIBIBYTES}
+if setpriv --pdeathsig KILL true 2> /dev/null; then exec setpriv --pdeathsig KILL "$0" "$@"; fi
+exec "$0" "$@"`;
 
 const usualTimeLimits: PolicyTimeLimits = { startMs: 15_000, callMs: 2_000 };
 
@@ -165,12 +182,10 @@ async function checkFile(file: string): Promise<string> {
 }
 
 function startPipe(path: string, { timeLimits, onOutput }: PolicyProcessOptions): PolicyPipe {
-  const denoDirectory = Deno.env.get("DENO_DIR");
   const child = new Deno.Command("/bin/sh", {
     args: [
       "-c",
-      // A Ctrl-C is for us alone. Memory beside the heap of JavaScript has no limit of its own in Deno.
-      `trap '' INT; ulimit -c 0; ulimit -t ${MAX_CPU_SECONDS}; ulimit -d ${MAX_DATA_KIBIBYTES}; exec "$0" "$@"`,
+      LIMITED,
       Deno.execPath(),
       "run",
       ...["--quiet", "--no-prompt", "--no-config", "--no-lock"],
@@ -185,7 +200,8 @@ function startPipe(path: string, { timeLimits, onOutput }: PolicyProcessOptions)
     env: {
       NO_COLOR: "1",
       DENO_NO_UPDATE_CHECK: "1",
-      ...(denoDirectory === undefined ? {} : { DENO_DIR: denoDirectory }),
+      // `caches` and `localStorage` need no permission, and are the same for every policy: they are in there.
+      DENO_DIR: "/dev/null",
     },
     stdin: "piped",
     stdout: "piped",

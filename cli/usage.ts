@@ -7,9 +7,10 @@
 
 import { or } from "@optique/core/constructs";
 import { lineBreak, message } from "@optique/core/message";
+import { suggestSync } from "@optique/core/parser";
 import { run } from "@optique/run";
 import manifest from "../deno.json" with { type: "json" };
-import { commands, type Invocation } from "./commands.ts";
+import { type CommandParser, commands, type Invocation } from "./commands.ts";
 import { exitCodes } from "./exit_codes.ts";
 import { examples } from "./options.ts";
 import { Terminal } from "./terminal.ts";
@@ -18,7 +19,8 @@ import { writeAll } from "./write_all.ts";
 /** Parses the arguments; on `--help`, `--version`, `completion` and errors it prints and exits. */
 export async function parseOrExit(args: readonly string[]): Promise<Invocation> {
   const parsers = await Promise.all(Object.values(commands).map((load) => load()));
-  return run(or(...parsers, { errors: { noMatch: message`Missing command.` } }), {
+  const parser = or(...parsers, { errors: { noMatch: message`Missing command.` } });
+  return run(parser, {
     args,
     programName: "sealift",
     help: "option",
@@ -45,17 +47,18 @@ export async function parseOrExit(args: readonly string[]): Promise<Invocation> 
       lineBreak(),
       ...message`sealift stands for deno run -A cli/migrate.ts; deno install -g -A -n sealift --config deno.json cli/migrate.ts gives it that name.`,
     ],
-    stderr: (text) => reportUsageError(text, args),
+    stderr: (text) => reportUsageError(text, { args, parser }),
   });
 }
 
 /** An error of the parser, in the form of all our errors; the help that follows some of them is left out. */
-function reportUsageError(text: string, args: readonly string[]): void {
+function reportUsageError(
+  text: string,
+  { args, parser }: { args: readonly string[]; parser: CommandParser },
+): void {
   if (!text.startsWith("Error: ")) return;
   const error = text.slice("Error: ".length).replace(/\s*\n\s*/g, " ").trim();
-  const [command = ""] = args;
-  const isKnown = Object.hasOwn(commands, command) || command === "completion";
-  const hint = isKnown ? `sealift ${command} --help` : "sealift --help";
+  const hint = `sealift ${[...commandOf(args, parser), "--help"].join(" ")}`;
   // The parser ends the process right after this: nothing may wait in a queue.
   new Terminal({ writer: { write: (text) => writeAll(Deno.stderr, text) } }).error(error, hint);
   if (args.includes("--json")) {
@@ -66,4 +69,15 @@ function reportUsageError(text: string, args: readonly string[]): void {
     };
     writeAll(Deno.stdout, JSON.stringify(report) + "\n");
   }
+}
+
+/** The command that the arguments begin with, and its subcommand. */
+function commandOf(args: readonly string[], parser: CommandParser): readonly string[] {
+  const [command = "", subcommand = ""] = args;
+  if (command === "completion") return [command];
+  if (!Object.hasOwn(commands, command)) return [];
+  const isKnown = /^\w/.test(subcommand) &&
+    suggestSync(parser, [command, subcommand])
+      .some((suggestion) => suggestion.kind === "literal" && suggestion.text === subcommand);
+  return isKnown ? [command, subcommand] : [command];
 }

@@ -249,10 +249,6 @@ const endless: Record<string, [text: string, what: string]> = {
     `${start} select: () => "low", round: () => { for (;;); } });`,
     "answer round\\(\\)",
   ],
-  "in what it prints": [
-    `${start} select: () => { for (;;) console.log("x".repeat(1000)); } });`,
-    "answer select\\(\\)",
-  ],
 };
 
 for (const [where, [text, what]] of Object.entries(endless)) {
@@ -264,6 +260,29 @@ for (const [where, [text, what]] of Object.entries(endless)) {
       `^Cannot use policy policy\\.ts: it took longer than [0-9.]+ s to ${what}, and was ended$`,
     );
     await refused(text, message, { timeLimits });
+  });
+}
+
+/** What Deno lets a program keep without any permission. */
+const storing: Record<string, [statements: string, message: RegExp]> = {
+  "in caches": [
+    `const cache = await caches.open("x");
+    await cache.put("http://x/", new Response("x"));`,
+    /Failed to create cache storage directory/,
+  ],
+  "in localStorage": [`localStorage.setItem("x", "x");`, /NotADirectory: /],
+  "in a temporary table": [
+    `const { DatabaseSync } = await import("node:sqlite");
+    const database = new DatabaseSync(":memory:");
+    database.exec("PRAGMA temp_store = FILE; PRAGMA temp.cache_size = 1; CREATE TEMP TABLE t(a);");
+    for (let i = 0; i < 100; i++) database.exec("INSERT INTO t VALUES (randomblob(100000))");`,
+    /Error: disk I\/O error$/,
+  ],
+};
+
+for (const [where, [statements, message]] of Object.entries(storing)) {
+  Deno.test(`PolicyProcess refuses a policy that stores something ${where}`, async () => {
+    await refused(after(statements), message);
   });
 }
 
@@ -283,6 +302,10 @@ const unruly: Record<string, [text: string, message: RegExp]> = {
   "writes a line without end": [
     `${start} select: () => { for (;;) Deno.stdout.writeSync(new Uint8Array(65536).fill(65)); } });`,
     /its answer is longer than 262144 bytes$/,
+  ],
+  "prints without end": [
+    `${start} select: () => { for (;;) console.log("x".repeat(1000)); } });`,
+    /^Cannot use policy policy\.ts: it prints without end, and was ended$/,
   ],
   "ends its process": [after("Deno.exit(3);"), /its process ended by itself \(exit code 3\)$/],
   "ends its process in select": [
@@ -310,6 +333,20 @@ Deno.test("PolicyProcess keeps no more than 64 KiB of what a policy prints", asy
   const text = after(`for (let i = 0; i < 5000; i++) console.log("x".repeat(99));`);
   await run(text, { onOutput: (line) => bytes += line.length + 1 });
   assert.ok(bytes > 32 * 1024 && bytes <= 64 * 1024 + 1, `${bytes}`);
+});
+
+Deno.test("PolicyProcess ends a policy that prints without end while nobody asks it", async () => {
+  const text = after(
+    "setInterval(() => Deno.stderr.writeSync(new Uint8Array(65536).fill(65)), 1);",
+  );
+  await refused(text, /: it prints without end, and was ended$/, {
+    use: async (policy) => {
+      for (let i = 0; i < 300; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        await policy.select(vm);
+      }
+    },
+  });
 });
 
 Deno.test("PolicyProcess answers nothing more once the policy has failed", async () => {
@@ -343,4 +380,86 @@ Deno.test("PolicyProcess refuses what is no file, too large, or named with a com
     code: "usage",
     message: "Cannot read the policy /nonexistent.ts: no such file or directory",
   });
+});
+
+/** PIDs of a process's children. */
+async function childrenOf(pid: number): Promise<number[]> {
+  const pids: number[] = [];
+  for await (const { name } of Deno.readDir(`/proc/${pid}/task`)) {
+    const text = await Deno.readTextFile(`/proc/${pid}/task/${name}/children`);
+    pids.push(...text.split(" ").filter((word) => word !== "").map(Number));
+  }
+  return pids;
+}
+
+/** Whether it runs: one that has ended may wait for somebody to collect it. */
+async function isAlive(pid: number): Promise<boolean> {
+  try {
+    const stat = await Deno.readTextFile(`/proc/${pid}/stat`);
+    return !"ZX".includes(stat.charAt(stat.lastIndexOf(")") + 2));
+  } catch {
+    return false;
+  }
+}
+
+async function hasDeathSignal(): Promise<boolean> {
+  const args = ["-c", "setpriv --pdeathsig KILL true"];
+  return (await new Deno.Command("sh", { args, stderr: "null" }).output()).success;
+}
+
+Deno.test({
+  name: "PolicyProcess ends a policy that sleeps when the process that opened it is killed",
+  ignore: !await hasDeathSignal(),
+  async fn() {
+    await using directory = await TempDir.make();
+    const sleep =
+      `{ console.log("asleep"); for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0); }`;
+    const policyFile = `${directory.path}/policy.ts`;
+    await Deno.writeTextFile(policyFile, `${start} select: () => ${sleep} });`);
+    const parentFile = `${directory.path}/parent.ts`;
+    await Deno.writeTextFile(
+      parentFile,
+      `import { PolicyProcess } from "${root.href}cli/policy_process.ts";
+      import { sealedSuites } from "${root.href}ciphers/sealed.ts";
+      const policy = await PolicyProcess.open(${JSON.stringify(policyFile)}, {
+        suites: Object.values(sealedSuites),
+        timeLimits: ${JSON.stringify(patient)},
+        onOutput: (line) => console.log(line),
+      });
+      await policy.select(${JSON.stringify(vm)});`,
+    );
+    const parent = new Deno.Command(Deno.execPath(), {
+      args: ["run", "-A", "--no-config", "--no-lock", parentFile],
+      stdout: "piped",
+    }).spawn();
+    const reader = parent.stdout.getReader();
+    const { value } = await reader.read();
+    assert.equal(new TextDecoder().decode(value), "asleep\n");
+    const children = await childrenOf(parent.pid);
+    assert.equal(children.length, 1);
+    parent.kill("SIGKILL");
+    await parent.status;
+    await reader.cancel();
+    try {
+      const deadlineMs = performance.now() + 30_000;
+      while (await isAlive(children[0]!)) {
+        assert.ok(performance.now() < deadlineMs, "the policy is still there");
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+    } finally {
+      if (await isAlive(children[0]!)) Deno.kill(children[0]!, "SIGKILL");
+    }
+  },
+});
+
+Deno.test("policy_child.ts ends with its input, whatever the policy made of Deno.exit", async () => {
+  await using directory = await TempDir.make();
+  const path = `${directory.path}/policy.ts`;
+  await Deno.writeTextFile(path, after("Deno.exit = () => console.log('stays');"));
+  const { code, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-config", "--no-lock", `--allow-read=${path}`, "cli/policy_child.ts", path],
+    cwd: root,
+    stdin: "null",
+  }).output();
+  assert.deepEqual({ code, stderr: new TextDecoder().decode(stderr) }, { code: 0, stderr: "" });
 });
