@@ -39,6 +39,9 @@ const MAX_STOP_MS = 3_000;
 /** After `--max-stop` the source's VM runs again within this. */
 const BACK_MS = 1_000;
 
+/** What may be under way when the wire is cut, window and sockets: QEMU sends so much more, and may have stopped then. */
+const IN_FLIGHT_BYTES = 96 * MIB;
+
 /** One migration through a wire. */
 interface Move {
   report: MigrationReport;
@@ -235,7 +238,7 @@ async function cuts(bench: Bench): Promise<void> {
   for (const [count, downs] of [[1, [30_000]], [3, [0, 10_000]], [10, [0, 2_000]]] as const) {
     const [from, to] = downs.length === 1 ? [downs[0], downs[0]] : downs;
     const plan: PlannedCut[] = Array.from({ length: count }, () => ({
-      atBytes: Math.floor(bench.fraction() * 0.9 * bench.bytes),
+      atBytes: Math.floor(bench.fraction() * (bench.bytes - IN_FLIGHT_BYTES)),
       downMs: from + Math.floor(bench.fraction() * (to - from)),
     }));
     const { code, equal, report, cuts } = await bench.move({ prepare: (wire) => wire.plan(plan) });
