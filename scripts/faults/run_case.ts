@@ -348,7 +348,7 @@ async function leftBehind(world: World): Promise<void> {
   const left = () => [
     ...world.hosts.leftovers(),
     ...[...Deno.readDirSync(runtimeDirectory())].map(({ name }) => name)
-      .filter((name) => pids.some((pid) => name.startsWith(`${pid}-`))),
+      .filter((name) => world.hosts.isNew(name) && pids.some((pid) => name.startsWith(`${pid}-`))),
   ];
   while (left().length > 0 && performance.now() < deadlineMs) await delay(50);
   for (const name of left()) world.faults.push(`left behind: ${name}`);

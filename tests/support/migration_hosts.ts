@@ -165,6 +165,11 @@ export class MigrationHosts implements AsyncDisposable {
     assert.deepEqual(left(), [], `left in ${runtimeDirectory()}`);
   }
 
+  /** Whether a file in the directory of locks and sockets came after these hosts: numbers of processes come again. */
+  isNew(name: string): boolean {
+    return !this.#runtimeBefore.has(name);
+  }
+
   /** What agents that have ended left: processes and temporary files; empty when nothing. */
   leftovers(): string[] {
     return [
