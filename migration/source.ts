@@ -306,6 +306,10 @@ export class Source {
     await this.#forwardIfGone(() => this.#loaded !== null);
     if (!this.#released) {
       await this.#enter("releasing");
+      // While the wire is cut nobody could take the VM, and here it can still run again.
+      await this.#forwardIfGone(() => this.#link!.connected);
+    }
+    if (!this.#released) {
       await this.#append({ state: "releasing", counters: await vm.counters() });
       this.#waiter.check();
       this.#waiter.shield();

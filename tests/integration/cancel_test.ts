@@ -201,7 +201,7 @@ async function interruptReceiver(expected: ReceiverCase): Promise<void> {
   await using destination = await WatchedVm.start({ ...vm, incoming: "defer" });
   const holdAt = (side: string) => hold.side === side ? { hold: [hold.state] } : {};
   const { agent: receive, port } = await hosts.receive(destination, holdAt("receive"));
-  const send = hosts.send(source, port, { ...holdAt("send"), args: ["--max-stop", "60s"] });
+  const send = hosts.send(source, port, { ...holdAt("send"), args: ["--max-stop", "10s"] });
   await heldAt(hold.side === "send" ? send : receive, hold.state);
   // From its first byte on the destination's QEMU cannot wait for another migration.
   await until("an incoming migration", () => destination.hasIncoming());
