@@ -55,6 +55,11 @@ async function main(filters: readonly string[]): Promise<number> {
   // Nothing executed proves nothing.
   if (counts.passed + counts.failed === 0) counts = { ...counts, failed: 1 };
   if (Deno.env.get("CI") === "true") {
+    // CI, as root, promises all that a test can need: what is skipped there hides a missing part.
+    if (Deno.uid() === 0 && counts.skipped > 0) {
+      console.error(`error: ${counts.skipped} skipped, though nothing may be missing here`);
+      counts = { ...counts, failed: counts.failed + counts.skipped, skipped: 0 };
+    }
     console.log(`${((performance.now() - startedAtMs) / 1000).toFixed(1)} s in all`);
   }
   console.log(formatCounts(counts));
