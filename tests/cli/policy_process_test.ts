@@ -11,31 +11,16 @@ import { sealedSuites } from "../../ciphers/sealed.ts";
 import { CliError } from "../../cli/cli_error.ts";
 import type { PolicyTimeLimits } from "../../cli/policy_pipe.ts";
 import { PolicyProcess } from "../../cli/policy_process.ts";
-import type { PolicyRound, PolicyVm } from "../../migration/policy_types.ts";
 import { TempDir } from "../support/temp_dir.ts";
+import { sampleRound, sampleVm } from "../support/policy_samples.ts";
 
 const root = new URL("../../", import.meta.url);
 const suites = [...Object.values(sealedSuites), ...Object.values(paperSuiteTable)];
 /** Long enough for a slow machine: only endless loops take all of it. */
 const patient: PolicyTimeLimits = { startMs: 60_000, callMs: 60_000 };
 
-const vm: PolicyVm = {
-  name: "web1",
-  uuid: "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
-  memoryBytes: 2 ** 32,
-  machine: "pc-q35-7.2",
-  labels: ["pci"],
-};
-const stats: PolicyRound = {
-  round: 1,
-  pages: { user: 1, kernelText: 0, kernelData: 0, unmapped: 0, zero: 0 },
-  bytes: 4096,
-  sealedBytes: 4300,
-  durationMs: 10,
-  keyNumber: 1,
-  mistakes: 0,
-  converging: false,
-};
+const vm = { ...sampleVm, labels: ["pci"] };
+const stats = sampleRound;
 
 /** What a policy is but for its functions: it begins in line 2, and they come in line 3. */
 const start = `import { definePolicy } from "${root.href}mod.ts";

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { sealedSuites } from "../../ciphers/sealed.ts";
 import { checkPolicy, definePolicy } from "../../mod.ts";
 import { MigrationError } from "../../migration/errors.ts";
-import type { PolicyRound, PolicyVm } from "../../migration/policy_types.ts";
+import { sampleRound, sampleVm } from "../support/policy_samples.ts";
 
 const bank = definePolicy({
   name: "bank",
@@ -15,23 +15,8 @@ const bank = definePolicy({
   round: (stats) => stats.converging ? {} : { autoConverge: true }, // optional, each round
 });
 
-const vm: PolicyVm = {
-  name: "web1",
-  uuid: "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
-  memoryBytes: 2 ** 32,
-  machine: "pc-q35-7.2",
-  labels: [],
-};
-const stats: PolicyRound = {
-  round: 1,
-  pages: { user: 1, kernelText: 0, kernelData: 0, unmapped: 0, zero: 0 },
-  bytes: 4096,
-  sealedBytes: 4300,
-  durationMs: 10,
-  keyNumber: 1,
-  mistakes: 0,
-  converging: false,
-};
+const vm = sampleVm;
+const stats = sampleRound;
 const low = { low: { suites: ["aes-256-gcm"] } };
 
 /** Defines a policy as whoever wrote it without a compiler does. */
