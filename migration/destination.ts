@@ -43,6 +43,7 @@ import type { RecordContent } from "./record_content.ts";
 import { RecordOpener } from "./record_opener.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
 import { suiteTable } from "./sealed_bodies.ts";
+import { SpacedNotes } from "./spaced_notes.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -98,15 +99,17 @@ export class Destination {
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: DestinationState = "listening";
   #tampered = false;
-  /** Connections without a key that nothing was said of yet. */
-  #strangers = 0;
-  #strangerNotedAtMs = -Infinity;
+  /** Connections without a key, and records that were damaged: both may be many. */
+  readonly #strangers: SpacedNotes;
+  readonly #mistakes: SpacedNotes;
 
   /** Listens to nobody yet. */
   constructor(options: DestinationOptions) {
     this.#options = { ...options, onNote: quiet(options.onNote) };
     this.#profile = profiles[options.profile ?? "sealed"];
     this.#startedAtMs = options.clock.now();
+    this.#strangers = new SpacedNotes(options.clock);
+    this.#mistakes = new SpacedNotes(options.clock);
     this.#admission = new Admission({
       identity: options.identity,
       allowed: options.allowed.map((peer) => peer.publicKey),
@@ -213,17 +216,26 @@ export class Destination {
 
   /** Says that somebody proved no key, but not once for each who scans ports. */
   #stranger(): void {
-    const { clock } = this.#options;
-    this.#strangers++;
-    if (clock.now() - this.#strangerNotedAtMs < STRANGER_NOTE_MS) return;
-    this.#strangerNotedAtMs = clock.now();
+    const count = this.#strangers.count();
+    if (count === 0) return;
     this.#note(
-      this.#strangers === 1
+      count === 1
         ? "A connection did not prove an allowed key, and was dropped"
-        : `${this.#strangers} connections did not prove an allowed key, and were dropped`,
+        : `${count} connections did not prove an allowed key, and were dropped`,
       null,
     );
-    this.#strangers = 0;
+  }
+
+  /** Likewise. */
+  #mistake(sequence: number): void {
+    const count = this.#mistakes.count();
+    if (count === 0) return;
+    this.#note(
+      count === 1
+        ? `Record ${sequence} was damaged on the way`
+        : `${count} more records were damaged on the way, the last is record ${sequence}`,
+      this.id,
+    );
   }
 
   async #converse(admitted: Admitted): Promise<void> {
@@ -417,8 +429,7 @@ export class Destination {
         events: {
           onRecord: (record) => this.#land(candidate, record),
           onMessage: (message) => this.#handle(candidate, message),
-          onMistake: (sequence) =>
-            this.#note(`Record ${sequence} was damaged on the way`, admitted.migrationId),
+          onMistake: (sequence) => this.#mistake(sequence),
           onCut: (error) => this.#cutOff(candidate, error),
           onJoined: () => {
             this.#note("The source has joined again", admitted.migrationId);
@@ -838,9 +849,6 @@ export class Destination {
     };
   }
 }
-
-/** Between two words about strangers, in milliseconds. */
-const STRANGER_NOTE_MS = 1_000;
 
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;

@@ -7,7 +7,8 @@
  * page held is kept, up to a budget: the VM may have stopped, and its stream does not go back.
  *
  * Order alone decides which version of a page wins: each page knows the sequence of the last record that
- * carried it, and a mistake in an older record marks nothing.
+ * carried it, and is marked while that is a damaged one. So a mark costs no bit of its own, and sealing a
+ * page takes it away by the way.
  *
  * @see PROTOCOL.md section 5
  * @module
@@ -16,30 +17,34 @@
 import { PAGE_BYTES } from "./limits.ts";
 import type { RamBlock } from "./ports.ts";
 
-/** A page that waits to be sent again. */
-export interface MarkedPage {
+/** A damaged record of pages. */
+export interface DamagedPages {
+  sequence: number;
   block: number;
-  page: number;
-  /** 4096 bytes; null for a page of zeros. */
+  pages: Uint32Array;
+  /** 4096 bytes for each page, in their order; null for pages of zeros. */
   bytes: Uint8Array | null;
+}
+
+/** Who takes pages that are sent again. */
+export interface PageTaker {
+  page(block: number, page: number, bytes: Uint8Array): void;
+  zero(block: number, page: number): void;
 }
 
 /** See the module. */
 export class MistakeBitmap {
   /** Sequence of the last record that carried each page, modulo 2^32; 0 for none. */
   readonly #lastSequence: Uint32Array[];
-  readonly #marked = new Map<number, MarkedPage>();
+  /** Records that were damaged and not sent again yet. */
+  readonly #damaged: DamagedPages[] = [];
+  /** How often each page was. */
   readonly #damages = new Map<number, number>();
 
   constructor(blocks: readonly RamBlock[]) {
     this.#lastSequence = blocks.map((block) =>
       new Uint32Array(Math.ceil(block.bytes / PAGE_BYTES))
     );
-  }
-
-  /** Pages that are marked. */
-  get size(): number {
-    return this.#marked.size;
   }
 
   /**
@@ -54,32 +59,58 @@ export class MistakeBitmap {
   ): void {
     const { list, at, count } = pages;
     const last = this.#lastSequence[block]!;
-    const anyMarked = this.#marked.size > 0;
-    for (let i = 0; i < count; i++) {
-      const page = list.getUint32(at + 4 * i);
-      last[page] = sequence;
-      if (anyMarked) this.#marked.delete(keyOf(block, page));
-    }
+    for (let i = 0; i < count; i++) last[list.getUint32(at + 4 * i)] = sequence;
   }
 
   /**
-   * Record `sequence` was damaged, and carried this page: marks it, unless a later record carries it too.
-   * `bytes` are copied. @returns how often the page was damaged
+   * A record was damaged: marks its pages, but for those that a later record carries too. It is kept as it is.
+   *
+   * @returns the page of it that was damaged most often, and how often
    */
-  damaged(page: MarkedPage, sequence: number): number {
-    if (this.#lastSequence[page.block]![page.page] !== sequence >>> 0) return 0;
-    const key = keyOf(page.block, page.page);
-    const damages = (this.#damages.get(key) ?? 0) + 1;
-    this.#damages.set(key, damages);
-    this.#marked.set(key, { ...page, bytes: page.bytes?.slice() ?? null });
-    return damages;
+  damaged(record: DamagedPages): { page: number; damages: number } {
+    const { block, pages } = record;
+    const most = { page: 0, damages: 0 };
+    for (let i = 0; i < pages.length; i++) {
+      if (!this.#isMarked(record, i)) continue;
+      const page = pages[i]!;
+      const key = keyOf(block, page);
+      const damages = (this.#damages.get(key) ?? 0) + 1;
+      this.#damages.set(key, damages);
+      if (damages <= most.damages) continue;
+      most.page = page;
+      most.damages = damages;
+    }
+    if (most.damages > 0) this.#damaged.push(record);
+    return most;
   }
 
-  /** Takes all marked pages, by block and page; none is marked then. */
-  take(): MarkedPage[] {
-    const pages = [...this.#marked.values()].sort((a, b) => a.block - b.block || a.page - b.page);
-    this.#marked.clear();
-    return pages;
+  /** Whether no record waits any more. */
+  get empty(): boolean {
+    return this.#damaged.length === 0;
+  }
+
+  /** Hands out what is marked of the `count` records that were damaged first. @returns how many pages */
+  resend(count: number, to: PageTaker): number {
+    let resent = 0;
+    for (const record of this.#damaged.slice(0, count)) {
+      const { block, pages, bytes } = record;
+      for (let i = 0; i < pages.length; i++) {
+        if (!this.#isMarked(record, i)) continue;
+        if (bytes === null) to.zero(block, pages[i]!);
+        else to.page(block, pages[i]!, bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES));
+        resent++;
+      }
+    }
+    return resent;
+  }
+
+  /** What {@linkcode resend} handed out is sealed. */
+  resent(count: number): void {
+    this.#damaged.splice(0, count);
+  }
+
+  #isMarked({ sequence, block, pages }: DamagedPages, index: number): boolean {
+    return this.#lastSequence[block]![pages[index]!] === sequence >>> 0;
   }
 }
 

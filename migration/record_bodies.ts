@@ -36,7 +36,7 @@ export interface BodyWriter extends Disposable {
   write(content: BodyContent, record: Uint8Array, header: RecordHeader): void;
   /** The records that follow have another key number. */
   dropKeys(): void;
-  /** What a record of our own holds: head, then pieces. @throws MigrationError `protocol` when it changed in memory */
+  /** What a record of our own holds: head, then pieces; the caller's to keep. @throws MigrationError `protocol` when it changed in memory */
   reopen(record: Uint8Array): Uint8Array;
 }
 

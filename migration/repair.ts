@@ -8,13 +8,7 @@
 
 import { DamagedSequences } from "./damaged_sequences.ts";
 import { MigrationError } from "./errors.ts";
-import {
-  FRAME_HEADER_BYTES,
-  MAX_KEY_NUMBER_LEAD,
-  MAX_TRIES,
-  MIN_DAMAGE_BYTES,
-  PAGE_BYTES,
-} from "./limits.ts";
+import { FRAME_HEADER_BYTES, MAX_KEY_NUMBER_LEAD, MAX_TRIES, MIN_DAMAGE_BYTES } from "./limits.ts";
 import type { MistakeBitmap } from "./mistake_bitmap.ts";
 import type { RamBlock } from "./ports.ts";
 import type { BodyWriter } from "./record_bodies.ts";
@@ -24,6 +18,9 @@ import type { SealedWindow } from "./window.ts";
 
 /** What a marked page of zeros costs besides its place in the record. */
 const MARK_COST_BYTES = 128;
+
+/** About a slab: the rest is sealed while these are on their way. */
+const RECORDS_AT_ONCE = 4;
 
 /** Sequences that frames of somebody else can have used up at once: each cost that side a page of its budget. */
 const MAX_SKIPPED = MAX_KEY_NUMBER_LEAD;
@@ -147,7 +144,7 @@ export class Repair {
       this.#sealer.skipTo(sequence);
       return [`record ${sequence}, which was never sent`];
     }
-    this.#window.flush();
+    // What was damaged was on the wire: it is not in the slab that is being filled.
     const frame = this.#window.frame(sequence);
     if (!this.#damaged.add(sequence, frame?.length ?? 0)) return [];
     this.#damagedBytes += Math.max(MIN_DAMAGE_BYTES, frame?.length ?? 0);
@@ -159,48 +156,34 @@ export class Repair {
     return [`record ${sequence}: ${this.#mend(sequence, content)}`];
   }
 
-  /** Seals all marked pages again, as new records: the VM has stopped, and no record is open. @returns whether there were any */
+  /**
+   * Seals marked pages again, as new records, as many as go to the wire at once: the VM has stopped, and no record is
+   * open. @returns false when nothing was left to do
+   */
   resend(): boolean {
-    const pages = this.#bitmap.take();
-    for (const { block, page, bytes } of pages) {
-      if (bytes === null) this.#sealer.zero(block, page);
-      else this.#sealer.page(block, page, bytes);
-    }
+    if (this.#bitmap.empty) return false;
+    const pages = this.#bitmap.resend(RECORDS_AT_ONCE, this.#sealer);
     this.#sealer.sealOpen();
-    this.#repairedPages += pages.length;
-    return pages.length > 0;
+    this.#bitmap.resent(RECORDS_AT_ONCE);
+    this.#repairedPages += pages;
+    return true;
   }
 
   #mend(sequence: number, plaintext: Uint8Array): string {
     const record = this.#parser.parse(plaintext);
     switch (record.type) {
-      case "pages": {
-        const { block } = record;
-        record.pages.forEach((page, i) => {
-          const bytes = record.bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-          this.#count(
-            `page ${page} of block ${block}`,
-            this.#bitmap.damaged({ block, page, bytes }, sequence),
-          );
-        });
-        this.#lostPages += record.pages.length;
-        return `${record.pages.length} pages of block ${block} from page ${record.pages[0]} on`;
-      }
-      case "zeros": {
-        const { block } = record;
-        // Small on the wire, but each of its pages is remembered here.
-        this.#damagedBytes += record.pages.length * MARK_COST_BYTES;
-        record.pages.forEach((page) =>
-          this.#count(
-            `page ${page} of block ${block}`,
-            this.#bitmap.damaged({ block, page, bytes: null }, sequence),
-          )
-        );
-        this.#lostPages += record.pages.length;
-        return `${record.pages.length} zero pages of block ${block} from page ${
+      case "pages":
+        this.#mark(sequence, record);
+        return `${record.pages.length} pages of block ${record.block} from page ${
           record.pages[0]
         } on`;
-      }
+      case "zeros":
+        // Small on the wire, but each of its pages is remembered here.
+        this.#damagedBytes += record.pages.length * MARK_COST_BYTES;
+        this.#mark(sequence, { ...record, bytes: null });
+        return `${record.pages.length} zero pages of block ${record.block} from page ${
+          record.pages[0]
+        } on`;
       case "setup":
       case "state":
         this.#again(
@@ -220,13 +203,23 @@ export class Repair {
   #again(what: string, seal: () => void): void {
     const damages = (this.#pieceDamages.get(what) ?? 0) + 1;
     this.#pieceDamages.set(what, damages);
-    this.#count(what, damages);
+    if (damages > this.#mostDamages) this.#setMost(damages, what);
     if (this.alarm === null) seal();
     else this.#held.push(seal);
   }
 
-  #count(what: string, damages: number): void {
-    if (damages <= this.#mostDamages) return;
+  #mark(
+    sequence: number,
+    { block, pages, bytes }: { block: number; pages: Uint32Array; bytes: Uint8Array | null },
+  ): void {
+    // The parser's list is its own.
+    const most = this.#bitmap.damaged({ sequence, block, pages: pages.slice(), bytes });
+    this.#lostPages += pages.length;
+    if (most.damages <= this.#mostDamages) return;
+    this.#setMost(most.damages, `page ${most.page} of block ${block}`);
+  }
+
+  #setMost(damages: number, what: string): void {
     this.#mostDamages = damages;
     this.#mostDamagedWhat = what;
   }

@@ -52,6 +52,8 @@ interface SuiteState {
   readonly suite: CipherSuite;
   readonly nonce: SequenceNonce;
   sealer: Sealer | null;
+  /** For records that were damaged on the way, which tend to be many under one key. */
+  reopener: { opener: Opener; lane: number; keyNumber: number } | null;
 }
 
 /** Seals bodies. See the module. */
@@ -77,6 +79,7 @@ export class SealedBodyWriter implements BodyWriter {
       suite,
       nonce: new SequenceNonce(suite.nonceBytes),
       sealer: null,
+      reopener: null,
     }));
   }
 
@@ -115,8 +118,9 @@ export class SealedBodyWriter implements BodyWriter {
 
   reopen(record: Uint8Array): Uint8Array {
     const header = readRecordHeader(new DataView(record.buffer, record.byteOffset), 0)!;
-    const { suite } = this.#suites[header.suite]!;
-    using opener = newOpener(suite, this.#schedule, header);
+    const state = this.#suites[header.suite]!;
+    const { suite } = state;
+    const opener = this.#reopener(state, header);
     const plaintext = new Uint8Array(record.length - RECORD_HEADER_BYTES - suite.tagBytes);
     const nonce = new SequenceNonce(suite.nonceBytes).of(header.sequence);
     if (open(opener, { record, suite, nonce, to: plaintext })) return plaintext;
@@ -129,6 +133,21 @@ export class SealedBodyWriter implements BodyWriter {
   /** Wipes the keys. */
   [Symbol.dispose](): void {
     this.dropKeys();
+    for (const state of this.#suites) {
+      state.reopener?.opener[Symbol.dispose]();
+      state.reopener = null;
+    }
+  }
+
+  #reopener(state: SuiteState, header: RecordHeader): Opener {
+    const { lane, keyNumber } = header;
+    const kept = state.reopener;
+    if (kept?.lane === lane && kept.keyNumber === keyNumber) return kept.opener;
+    kept?.opener[Symbol.dispose]();
+    state.reopener = null;
+    const opener = newOpener(state.suite, this.#schedule, header);
+    state.reopener = { opener, lane, keyNumber };
+    return opener;
   }
 
   #newSealer(suite: CipherSuite, header: RecordHeader): Sealer {

@@ -119,12 +119,14 @@ export class Sending implements Disposable {
 
   /** A record was damaged: its pages are marked, or its piece is sent again. @returns what was hit @throws as `Repair.damaged` */
   damaged(sequence: number): string[] {
+    const { lastSequence } = this;
     const hit = this.repair.damaged(sequence);
     this.#rounds.current.mistakes += hit.length;
     for (const what of hit.slice(0, MAX_HITS - this.hits.length)) {
       this.hits.push({ time: this.#clock.date().toISOString(), what });
     }
-    this.#window.flush();
+    // A piece that was sealed again is waited for.
+    if (this.lastSequence !== lastSequence) this.#window.flush();
     return hit;
   }
 

@@ -23,6 +23,7 @@ import { Sending } from "./sending.ts";
 import { SourceLink } from "./source_link.ts";
 import { joinMigration, openMigration, type SourceConnections } from "./source_opening.ts";
 import type { SourceOptions } from "./source_options.ts";
+import { SpacedNotes } from "./spaced_notes.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -33,6 +34,7 @@ export class Source {
   readonly #waiter = new Waiter();
   readonly #connections: SourceConnections;
   readonly #startedAtMs: number;
+  readonly #mistakes: SpacedNotes;
   readonly #timers = new Map<"maxStop" | "maxTime", { clear(): void }>();
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
@@ -80,6 +82,7 @@ export class Source {
       migrationId: crypto.getRandomValues(new Uint8Array(16)),
     };
     this.#startedAtMs = options.clock.now();
+    this.#mistakes = new SpacedNotes(options.clock);
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
       entered: options.entered,
@@ -248,18 +251,30 @@ export class Source {
     }
     this.#readToEnd = true;
     stream.end();
+    await this.#resend();
     await this.#mend();
   }
 
   /** The last round sends dirty OR mistake: until everything is acknowledged and nothing is marked (PROTOCOL.md section 5). */
   async #mend(): Promise<void> {
     const { window } = this.#link!;
-    const { repair } = this.#sending!;
     do {
       window.flush();
       await this.#forwardIfGone(() => this.#link!.acknowledged >= this.#sending!.lastSequence);
-      await this.#waiter.until(() => this.#asking === null || this.#released);
-    } while (repair.resend() || !window.empty);
+    } while (await this.#resend() || !window.empty);
+  }
+
+  /** Sends what is marked by now, a slab at a time, so that the wire is not idle while the next is sealed. @returns whether anything was */
+  async #resend(): Promise<boolean> {
+    const link = this.#link!;
+    for (let any = false;; any = true) {
+      link.window.flush();
+      void link.drained().then(() => this.#waiter.wake());
+      await this.#forwardIfGone(() =>
+        link.idle && !link.window.full && (this.#asking === null || this.#released)
+      );
+      if (!this.#sending!.repair.resend()) return any;
+    }
   }
 
   async #read(stream: PageStream): Promise<boolean> {
@@ -624,15 +639,23 @@ export class Source {
   #mistake(sequence: number): void {
     const sending = this.#sending!;
     try {
-      for (const what of sending.damaged(sequence)) {
-        this.#options.onTamper?.(`Damaged on the way: ${what}`);
-      }
+      for (const what of sending.damaged(sequence)) this.#noteTamper(what);
     } catch (error) {
       if (!(error instanceof MigrationError) || error.code !== "tampering") throw error;
       return this.#interrupt(error);
     }
     const { alarm } = sending.repair;
     if (alarm !== null) this.#raise(alarm);
+  }
+
+  #noteTamper(what: string): void {
+    const count = this.#mistakes.count();
+    if (count === 0) return;
+    this.#options.onTamper?.(
+      count === 1
+        ? `Damaged on the way: ${what}`
+        : `Damaged on the way: ${count} more, the last is ${what}`,
+    );
   }
 
   /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */

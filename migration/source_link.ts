@@ -103,6 +103,11 @@ export class SourceLink implements Disposable {
     return this.#connection?.outbox.idle ?? true;
   }
 
+  /** Resolves when {@linkcode idle}. */
+  async drained(): Promise<void> {
+    await this.#connection?.outbox.drained();
+  }
+
   /** Bytes that the kernel took, over all connections. */
   get writtenBytes(): number {
     return this.#writtenBefore + (this.#connection?.outbox.writtenBytes ?? 0);

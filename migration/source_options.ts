@@ -65,7 +65,7 @@ export interface SourceOptions {
   entered?: EnteredHook<SourceState> | undefined;
   /** Something a person may want to know. */
   onNote?: ((text: string) => void) | undefined;
-  /** Called when records were found damaged, with what was hit. */
+  /** Called when a record was found damaged, with what was hit; of many, once a second with their number. */
   onTamper?: ((text: string) => void) | undefined;
   /** Asks the administrator, once the damage does not end, whether to go on; absent: the migration is given up. */
   askTamper?: ((text: string) => Promise<boolean>) | undefined;

@@ -11,70 +11,84 @@ function sealed(bitmap: MistakeBitmap, block: number, pages: number[], sequence:
   bitmap.sealed(block, { list, at: 3, count: pages.length }, sequence);
 }
 
-function bytes(value: number): Uint8Array {
-  return new Uint8Array(PAGE).fill(value);
+/** A damaged record; a page holds `value`, or 0 and on. */
+function record(sequence: number, block: number, pages: number[], value: number | null = null) {
+  const bytes = value === null ? null : new Uint8Array(pages.length * PAGE);
+  pages.forEach((_, i) => bytes?.fill(value! + i, i * PAGE, (i + 1) * PAGE));
+  return { sequence, block, pages: Uint32Array.from(pages), bytes };
 }
 
-Deno.test("MistakeBitmap.damaged() marks a page, and take() gives it back once", () => {
-  const bitmap = new MistakeBitmap(blocks);
-  sealed(bitmap, 1, [2], 7);
-  assert.equal(bitmap.damaged({ block: 1, page: 2, bytes: bytes(5) }, 7), 1);
-  assert.equal(bitmap.size, 1);
-  assert.deepEqual(bitmap.take(), [{ block: 1, page: 2, bytes: bytes(5) }]);
-  assert.equal(bitmap.size, 0);
-  assert.deepEqual(bitmap.take(), []);
-});
+/** What would be sent again: block, page and its first byte, null for zeros. */
+function marked(bitmap: MistakeBitmap, count = 99): [number, number, number | null][] {
+  const pages: [number, number, number | null][] = [];
+  const given = bitmap.resend(count, {
+    page: (block, page, bytes) => {
+      assert.equal(bytes.length, PAGE);
+      pages.push([block, page, bytes[0]!]);
+    },
+    zero: (block, page) => pages.push([block, page, null]),
+  });
+  assert.equal(given, pages.length);
+  return pages;
+}
 
-Deno.test("MistakeBitmap.damaged() copies what the page held", () => {
+Deno.test("MistakeBitmap.damaged() marks pages until they are sealed again", () => {
   const bitmap = new MistakeBitmap(blocks);
-  sealed(bitmap, 0, [1], 1);
-  const held = bytes(1);
-  bitmap.damaged({ block: 0, page: 1, bytes: held }, 1);
-  held.fill(9);
-  assert.deepEqual(bitmap.take()[0]!.bytes, bytes(1));
+  assert.ok(bitmap.empty);
+  sealed(bitmap, 1, [2, 0], 7);
+  assert.equal(bitmap.damaged(record(7, 1, [2, 0], 5)).damages, 1);
+  assert.ok(!bitmap.empty);
+  assert.deepEqual(marked(bitmap), [[1, 2, 5], [1, 0, 6]]);
+  sealed(bitmap, 1, [2], 8);
+  assert.deepEqual(marked(bitmap), [[1, 0, 6]]);
+  sealed(bitmap, 1, [0], 9);
+  assert.deepEqual(marked(bitmap), []);
 });
 
 Deno.test("MistakeBitmap.damaged() marks nothing when a later record carries the page too", () => {
   const bitmap = new MistakeBitmap(blocks);
   sealed(bitmap, 0, [4, 5], 1);
   sealed(bitmap, 0, [5], 2);
-  assert.equal(bitmap.damaged({ block: 0, page: 5, bytes: bytes(1) }, 1), 0);
-  assert.equal(bitmap.damaged({ block: 0, page: 4, bytes: bytes(1) }, 1), 1);
-  assert.deepEqual(bitmap.take().map(({ page }) => page), [4]);
-});
-
-Deno.test("MistakeBitmap.sealed() takes the mark away: a newer version is on its way", () => {
-  const bitmap = new MistakeBitmap(blocks);
-  sealed(bitmap, 0, [4], 1);
-  bitmap.damaged({ block: 0, page: 4, bytes: bytes(1) }, 1);
-  sealed(bitmap, 1, [2], 2);
-  assert.equal(bitmap.size, 1);
+  assert.deepEqual(bitmap.damaged(record(1, 0, [4, 5], 1)), { page: 4, damages: 1 });
+  assert.deepEqual(marked(bitmap), [[0, 4, 1]]);
   sealed(bitmap, 0, [4], 3);
-  assert.equal(bitmap.size, 0);
-  // That one may be damaged as well.
-  assert.equal(bitmap.damaged({ block: 0, page: 4, bytes: null }, 3), 2);
-  assert.deepEqual(bitmap.take(), [{ block: 0, page: 4, bytes: null }]);
+  // A record that holds nothing new any more is not kept.
+  const later = new MistakeBitmap(blocks);
+  sealed(later, 0, [4], 1);
+  sealed(later, 0, [4], 2);
+  assert.equal(later.damaged(record(1, 0, [4], 1)).damages, 0);
+  assert.ok(later.empty);
 });
 
-Deno.test("MistakeBitmap.take() gives pages by block and page", () => {
+Deno.test("MistakeBitmap.damaged() says which page was damaged most often", () => {
   const bitmap = new MistakeBitmap(blocks);
-  sealed(bitmap, 1, [0, 2], 1);
-  sealed(bitmap, 0, [9, 1], 2);
-  for (const [block, page, sequence] of [[1, 2, 1], [0, 9, 2], [1, 0, 1], [0, 1, 2]] as const) {
-    bitmap.damaged({ block, page, bytes: null }, sequence);
+  sealed(bitmap, 0, [4, 5], 1);
+  bitmap.damaged(record(1, 0, [4, 5], 1));
+  sealed(bitmap, 0, [5, 6], 2);
+  // The newer version may be damaged as well.
+  assert.deepEqual(bitmap.damaged(record(2, 0, [5, 6])), { page: 5, damages: 2 });
+  assert.deepEqual(marked(bitmap), [[0, 4, 1], [0, 5, null], [0, 6, null]]);
+});
+
+Deno.test("MistakeBitmap.resend() gives so many records, and resent() lets them go", () => {
+  const bitmap = new MistakeBitmap(blocks);
+  for (const sequence of [1, 2, 3]) {
+    sealed(bitmap, 0, [sequence], sequence);
+    bitmap.damaged(record(sequence, 0, [sequence], sequence));
   }
-  assert.deepEqual(bitmap.take().map(({ block, page }) => [block, page]), [
-    [0, 1],
-    [0, 9],
-    [1, 0],
-    [1, 2],
-  ]);
+  assert.deepEqual(marked(bitmap, 2), [[0, 1, 1], [0, 2, 2]]);
+  // Nothing is let go before it is sealed: that may fail.
+  assert.deepEqual(marked(bitmap, 2), [[0, 1, 1], [0, 2, 2]]);
+  bitmap.resent(2);
+  assert.deepEqual(marked(bitmap, 2), [[0, 3, 3]]);
+  bitmap.resent(2);
+  assert.ok(bitmap.empty);
 });
 
 Deno.test("MistakeBitmap tells sequences beyond 32 bits apart from those of long ago", () => {
   const bitmap = new MistakeBitmap(blocks);
   const late = 2 ** 32 + 5;
   sealed(bitmap, 0, [0], late);
-  assert.equal(bitmap.damaged({ block: 0, page: 0, bytes: null }, 4), 0);
-  assert.equal(bitmap.damaged({ block: 0, page: 0, bytes: null }, late), 1);
+  assert.equal(bitmap.damaged(record(4, 0, [0])).damages, 0);
+  assert.equal(bitmap.damaged(record(late, 0, [0])).damages, 1);
 });
