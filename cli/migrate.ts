@@ -5,26 +5,12 @@
  * @module
  */
 
-// First: see there.
-import "./lazy_segmenter.ts";
-import { parse } from "@optique/core/parser";
-import { commands, type Invocation } from "./commands.ts";
 import { errorReport, exitCodes, outcomeOf } from "./exit_codes.ts";
 import { printJson } from "./json_lines.ts";
 import type { CommonOptions } from "./options.ts";
+import { readPlainLine } from "./plain_line.ts";
 import { outputDrained } from "./queued_writer.ts";
 import { Terminal } from "./terminal.ts";
-
-/** A command line without a mistake needs one parser; all else is said by `usage.ts`, which loads them all. */
-async function understand(args: readonly string[]): Promise<Invocation> {
-  const [name = ""] = args;
-  if (Object.hasOwn(commands, name)) {
-    const parsed = parse(await commands[name]!(), args);
-    if (parsed.success) return parsed.value;
-  }
-  const { parseOrExit } = await import("./usage.ts");
-  return await parseOrExit(args);
-}
 
 /** What a command could not deal with itself, for people and, with `--json`, as the report. */
 function reportError(thrown: unknown, options: CommonOptions): number {
@@ -42,7 +28,8 @@ function reportError(thrown: unknown, options: CommonOptions): number {
 }
 
 async function main(): Promise<number> {
-  const { options, execute } = await understand(Deno.args);
+  const { options, execute } = readPlainLine(Deno.args) ??
+    await (await import("./library_line.ts")).readLine(Deno.args);
   try {
     return await execute();
   } catch (error) {

@@ -8,7 +8,7 @@ import { object } from "@optique/core/constructs";
 import { lineBreak, type Message, message, text } from "@optique/core/message";
 import { optional } from "@optique/core/modifiers";
 import { option } from "@optique/core/primitives";
-import { string, type ValueParser } from "@optique/core/valueparser";
+import type { ValueParser } from "@optique/core/valueparser";
 import {
   type Address,
   formatAddress,
@@ -16,6 +16,7 @@ import {
   parseCount,
   type Parsed,
   parseDuration,
+  parsePath,
   parsePeer,
   parseRate,
   parseUuid,
@@ -55,22 +56,22 @@ export function valueParser<T>(
     ...options,
     parse(input) {
       const parsed = parse(input);
-      return parsed.ok
-        ? { success: true, value: parsed.value }
-        : { success: false, error: message`Expected ${text(parsed.expected)}; got ${input}.` };
+      if (parsed.ok) return { success: true, value: parsed.value };
+      const expected = text(parsed.expected);
+      return {
+        success: false,
+        error: input === ""
+          ? message`Expected ${expected}; got nothing.`
+          : message`Expected ${expected}; got ${input}.`,
+      };
     },
   };
 }
 
-/** A path: any text that the system takes for one. The shell completes it. */
+/** A path. The shell completes it. */
 export function pathValue(metavar: "FILE" | "PATH" | "DIR"): ValueParser<"sync", string> {
-  const parser = string({
-    metavar,
-    pattern: /^[^\0]+$/,
-    errors: { patternMismatch: message`Expected a path; got nothing.` },
-  });
   return {
-    ...parser,
+    ...valueParser(parsePath, { metavar, format: String, placeholder: "path" }),
     *suggest(prefix) {
       const type = metavar === "DIR" ? "directory" : "any";
       yield { kind: "file", pattern: prefix, type, includeHidden: /(^|\/)\.[^/]*$/.test(prefix) };

@@ -21,12 +21,7 @@ import {
 } from "./options.ts";
 import type { NetworkProtectionOptions } from "./protection.ts";
 import { labNetworkOption, protectionOptions } from "./protection_options.ts";
-import type { Address } from "./values.ts";
-
-/** How pages reach the memory of the destination's QEMU; `auto` takes the best that works. */
-export const landModes = ["auto", "mapped", "process", "stream"] as const;
-/** One of {@linkcode landModes}. */
-export type LandMode = typeof landModes[number];
+import { type Address, type LandMode, landModes } from "./values.ts";
 
 /** What `receive` was told. */
 export interface ReceiveOptions extends CommonOptions, NetworkProtectionOptions {

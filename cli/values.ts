@@ -143,6 +143,17 @@ export function parsePublicKey(text: string): Parsed<string> {
   };
 }
 
+/** A path: any text that the system takes for one. */
+export function parsePath(text: string): Parsed<string> {
+  if (/^[^\0]+$/.test(text)) return { ok: true, value: text };
+  return { ok: false, expected: "a path" };
+}
+
+/** How pages reach the memory of the destination's QEMU; `auto` takes the best that works. */
+export const landModes = ["auto", "mapped", "process", "stream"] as const;
+/** One of {@linkcode landModes}. */
+export type LandMode = typeof landModes[number];
+
 /** A peer's name or its key. The two cannot be taken for each other: a key ends in `=`, a name never does. */
 export function parsePeer(text: string): Parsed<string> {
   if (isPeerName(text) || isEncodedKey(text)) return { ok: true, value: text };
