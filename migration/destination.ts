@@ -24,7 +24,7 @@ import type {
   Message,
   RefuseMessage,
 } from "./messages.ts";
-import { SILENCE_RECOVER_MS } from "./limits.ts";
+import { MAX_JUDGED_OFFERS, SILENCE_RECOVER_MS } from "./limits.ts";
 import { quiet } from "./observers.ts";
 import { judgeOffer, refuse } from "./offer_answer.ts";
 import { JOIN, RECOVER } from "./opening.ts";
@@ -99,6 +99,8 @@ export class Destination {
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: DestinationState = "listening";
   #tampered = false;
+  /** Offers that are being looked at. */
+  #judging = 0;
   /** Connections without a key, and records that were damaged: both may be many. */
   readonly #strangers: SpacedNotes;
   readonly #mistakes: SpacedNotes;
@@ -240,7 +242,7 @@ export class Destination {
 
   async #converse(admitted: Admitted): Promise<void> {
     const { connection, offer, migrationId } = admitted;
-    const answer = await this.#answer(admitted);
+    const answer = await this.#answerInTurn(admitted);
     if (answer.type === "REFUSE") {
       connection.send(answer);
       this.#note(`Refused: ${answer.text}`, migrationId);
@@ -341,6 +343,19 @@ export class Destination {
     link.waitForAnother(onOver);
     await this.#waiter.until(() => !this.#lingering || this.#stopAsked || this.#cut !== null)
       .catch(() => {});
+  }
+
+  /** A policy takes its time, and who offers again and again must not fill our memory meanwhile. */
+  async #answerInTurn(admitted: Admitted): Promise<AcceptMessage | RefuseMessage> {
+    if (this.#judging >= MAX_JUDGED_OFFERS) {
+      return refuse("busy", "too many offers are being looked at here");
+    }
+    this.#judging++;
+    try {
+      return await this.#answer(admitted);
+    } finally {
+      this.#judging--;
+    }
   }
 
   async #answer(admitted: Admitted): Promise<AcceptMessage | RefuseMessage> {

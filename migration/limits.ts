@@ -62,6 +62,9 @@ export const MAX_CONTROL_MESSAGE_BYTES = 256 * 1024;
 /** Half-open connections at the destination: over it the oldest is dropped, so silent sockets cannot keep the peer out. */
 export const MAX_HALF_OPEN = 16;
 
+/** Offers that wait for a judgement at once, with their connections: over it the next is refused. */
+export const MAX_JUDGED_OFFERS = 8;
+
 /** How long a connection may take to prove its key, in milliseconds. */
 export const HANDSHAKE_TIMEOUT_MS = 5_000;
 

@@ -7,9 +7,10 @@
  */
 
 import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
 import { MAX_KEY_NUMBER_LEAD, RECORD_HEADER_BYTES } from "./limits.ts";
 import type { RamBlock } from "./ports.ts";
-import { readRecordHeader } from "./record.ts";
+import { readRecordHeader, type RecordHeader } from "./record.ts";
 import type { BodyReader } from "./record_bodies.ts";
 import { type RecordContent, RecordParser } from "./record_content.ts";
 
@@ -47,6 +48,7 @@ export class RecordOpener implements Disposable {
    *
    * @throws MigrationError `cut` when framing is lost: drop the connection, another may go on
    * @throws MigrationError `protocol` when an authentic record breaks the format: its sender is broken
+   * @throws MigrationError `vm` when the suite fails, or its key has served all that it may, forged records among them
    */
   open(payload: Uint8Array): OpenedRecord {
     if (this.#broken !== null) throw this.#broken;
@@ -83,8 +85,21 @@ export class RecordOpener implements Disposable {
       );
     }
     this.#nextSequence++;
-    const plaintext = this.#bodies.read(payload, header);
+    const plaintext = this.#read(payload, header);
     if (plaintext !== null) this.#keyNumber = header.keyNumber;
     return plaintext;
+  }
+
+  #read(payload: Uint8Array, header: RecordHeader): Uint8Array | null {
+    try {
+      return this.#bodies.read(payload, header);
+    } catch (cause) {
+      // Another connection would not help: nothing can be checked any more.
+      throw this.#broken = new MigrationError(
+        "vm",
+        `Cannot open record ${header.sequence}: ${messageOf(cause)}`,
+        { cause },
+      );
+    }
   }
 }

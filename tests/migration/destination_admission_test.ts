@@ -4,11 +4,12 @@
 
 import assert from "node:assert/strict";
 import type { Connection } from "../../migration/connection.ts";
+import { MAX_JUDGED_OFFERS } from "../../migration/limits.ts";
 import type { Message } from "../../migration/messages.ts";
-import { JOIN, RECOVER } from "../../migration/opening.ts";
+import { JOIN, OPEN, RECOVER } from "../../migration/opening.ts";
 import type { Transport } from "../../migration/ports.ts";
 import { Loopback } from "../support/loopback.ts";
-import { dialAs, type ScriptedSource, scriptedSource } from "../support/scripted_peers.ts";
+import { dialAs, offerOf, type ScriptedSource, scriptedSource } from "../support/scripted_peers.ts";
 import { migrate, SimulatedMigration } from "../support/simulated_migration.ts";
 
 /** Where connections are reset before they are taken, some for each that is not. */
@@ -64,6 +65,42 @@ Deno.test("Destination.run() says few words about many strangers", async () => {
   ]);
   run.stopDestination.abort();
   await ends;
+});
+
+Deno.test("Destination refuses offers when too many wait for its policy, and goes on to judge the others", async () => {
+  const verdicts: (() => void)[] = [];
+  await using run = new SimulatedMigration({
+    judge: async () => {
+      await new Promise<void>((resolve) => verdicts.push(resolve));
+      return { refusal: { code: "policy", text: "never", hint: null } };
+    },
+  });
+  const ends = run.destination.run();
+  const offering = async () => {
+    const id = crypto.getRandomValues(new Uint8Array(16));
+    const connection = await dialAs(run, { kind: OPEN, id });
+    connection.send(offerOf(run));
+    return connection;
+  };
+  const waiting: Connection[] = [];
+  for (let i = 0; i < MAX_JUDGED_OFFERS; i++) waiting.push(await offering());
+  await run.clock.sleep(100);
+  assert.equal(verdicts.length, MAX_JUDGED_OFFERS);
+  const refused = await offering();
+  const answer = await refused.nextMessage();
+  assert.ok(answer?.message.type === "REFUSE");
+  assert.equal(answer.message.code, "busy");
+  assert.equal(verdicts.length, MAX_JUDGED_OFFERS);
+  for (const verdict of verdicts.splice(0)) verdict();
+  for (const connection of waiting) assert.equal(await answerTo(connection, run), "REFUSE");
+  const later = await offering();
+  await run.clock.sleep(100);
+  assert.equal(verdicts.length, 1);
+  verdicts[0]!();
+  assert.equal(await answerTo(later, run), "REFUSE");
+  run.stopDestination.abort();
+  await ends;
+  for (const connection of [...waiting, refused, later]) connection[Symbol.dispose]();
 });
 
 /** A destination that has everything of a VM and is held where it begins to load it. */

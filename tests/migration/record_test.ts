@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { guardSealer } from "../../ciphers/guard.ts";
 import { defaultRegistry } from "../../ciphers/registry.ts";
 import type { CipherSuite } from "../../ciphers/suite.ts";
+import { MigrationError } from "../../migration/errors.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
 import {
   FRAME_HEADER_BYTES,
@@ -287,6 +288,28 @@ Deno.test("RecordOpener hands out nothing of a record with any one bit flipped",
     }),
     { numRuns: 400 },
   );
+});
+
+Deno.test("RecordOpener opens nothing more once its suite has failed or forgeries have used its key up", () => {
+  using source = sealing();
+  for (let page = 0; page < 3; page++) {
+    source.sealer.page(0, page, new Uint8Array(PAGE_BYTES).fill(page));
+    source.sealer.sealOpen();
+  }
+  const [first, second, third] = source.payloads();
+  const few = suites.map((suite) => ({ ...suite, maxMessagesPerKey: 2 }));
+  using destination = opening(few);
+  const { opener } = destination;
+  assert.equal(opener.open(first!).type, "pages");
+  const forged = second!.slice();
+  forged[forged.length - 1]! ^= 1;
+  assert.deepEqual(opener.open(forged), { type: "mistake" });
+  for (const payload of [third!, third!]) {
+    assert.throws(
+      () => opener.open(payload),
+      (error) => error instanceof MigrationError && error.code === "vm",
+    );
+  }
 });
 
 Deno.test("RecordOpener takes no part of a record, no record twice and none out of order", () => {

@@ -10,6 +10,7 @@ import { type CipherRegistry, defaultRegistry } from "../../ciphers/registry.ts"
 import { Destination } from "../../migration/destination.ts";
 import { generateIdentity, type Identity } from "../../migration/identity.ts";
 import type { MigrationLimits, SuiteOffers } from "../../migration/messages.ts";
+import type { OfferJudge } from "../../migration/offer_answer.ts";
 import type { StateBefore } from "../../migration/ports.ts";
 import type { MigrationResult } from "../../migration/result.ts";
 import { Source } from "../../migration/source.ts";
@@ -83,6 +84,8 @@ export interface SimulatedMigrationOptions {
   /** What the destination lets be sent again. */
   repairBudgetBytes?: number;
   destinationVmId?: string;
+  /** The destination's policy. */
+  judge?: OfferJudge;
   /** Ends `receive` when the source has ended without binding it. */
   endsListening?: boolean;
 }
@@ -185,6 +188,7 @@ export class SimulatedMigration implements AsyncDisposable {
       },
       agentCpuSeconds: () => 0,
       ...(options.destinationVmId === undefined ? {} : { vmId: options.destinationVmId }),
+      judge: options.judge,
     });
   }
 
