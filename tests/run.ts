@@ -1,27 +1,46 @@
 /**
  * Runs every test: `deno task test [files or folders]`. The last line says what came of it.
  *
+ * Most tests wait for machines more than they compute, so parts of the whole run side by side, each in a
+ * process of its own; what a part prints is shown when it has ended.
+ *
  * @module
  */
 
 import { ensurePrerequisites } from "../cli/guest/prerequisites.ts";
-import { addCounts, type Counts, countTestcases, formatCounts, noCounts } from "./support/junit.ts";
+import { writeAll } from "../cli/write_all.ts";
+import { addCounts, type Counts, countTestcases, formatCounts } from "./support/junit.ts";
 
 const root = new URL("../", import.meta.url);
 
 /** Modules whose documentation has examples that run. */
 const documented = ["mod.ts", "ciphers", "migration", "kvm", "cli"];
 
+/** Needs most of the machine's memory. */
+const ALONE = "tests/integration/agent_memory_test.ts";
+
+/** Parts at once: each may have two VMs and two agents. */
+const LANES = Math.min(navigator.hardwareConcurrency, 4);
+
 /** What one `deno test` came to; an end without a reason in its report counts as a failure. */
-async function runDenoTest(args: readonly string[]): Promise<Counts> {
+async function runDenoTest(
+  args: readonly string[],
+  { quiet = false }: { quiet?: boolean } = {},
+): Promise<Counts> {
   const report = await Deno.makeTempFile({ prefix: "sealift-", suffix: ".junit.xml" });
   try {
     const runner = new Deno.Command(Deno.execPath(), {
       args: ["test", "-A", "--no-prompt", `--junit-path=${report}`, ...args],
       cwd: root,
       stdin: "null",
+      stdout: quiet ? "piped" : "inherit",
+      stderr: quiet ? "piped" : "inherit",
     }).spawn();
+    const printed = quiet
+      ? Promise.all([collected(runner.stdout), collected(runner.stderr)])
+      : Promise.resolve([]);
     const { success } = await runner.status;
+    for (const text of await printed) writeAll(Deno.stdout, text);
     const counts = countTestcases(await Deno.readTextFile(report));
     return !success && counts.failed === 0 ? { ...counts, failed: 1 } : counts;
   } finally {
@@ -29,9 +48,56 @@ async function runDenoTest(args: readonly string[]): Promise<Counts> {
   }
 }
 
+async function collected(stream: ReadableStream<Uint8Array>): Promise<string> {
+  let text = "";
+  for await (const part of stream.pipeThrough(new TextDecoderStream())) text += part;
+  return text;
+}
+
+/** Every file with tests below `folder`, a URL that ends with a slash. */
+async function* testFiles(folder: URL): AsyncGenerator<string> {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (isDirectory) yield* testFiles(new URL(`${name}/`, folder));
+    else if (name.endsWith("_test.ts")) yield new URL(name, folder).pathname;
+  }
+}
+
+/** Everything but what runs alone: a folder is a part, and so is each file that has real QEMUs. */
+async function parts(): Promise<(readonly string[])[]> {
+  const names = new Set<string>();
+  for await (const path of testFiles(new URL("tests/", root))) {
+    const name = path.slice(root.pathname.length);
+    if (name === ALONE) continue;
+    names.add(name.startsWith("tests/integration/") ? name : `${dirname(name)}/`);
+  }
+  return [
+    ["--doc", "--preload=tests/support/preload_libraries.ts", ...documented],
+    ...[...names].sort().map((name) => [name]),
+  ];
+}
+
+/** `tests/FOLDER` of a file at any depth. */
+function dirname(name: string): string {
+  return name.split("/").slice(0, 2).join("/");
+}
+
+async function runAll(): Promise<Counts> {
+  let counts = await runDenoTest([ALONE]);
+  const queue = await parts();
+  const lane = async () => {
+    for (let part; (part = queue.shift()) !== undefined;) {
+      console.error(`running ${part[0] === "--doc" ? "the documentation's examples" : part[0]}`);
+      // Added when it is known: another lane adds meanwhile.
+      const more = await runDenoTest(part, { quiet: true });
+      counts = addCounts(counts, more);
+    }
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  return counts;
+}
+
 async function main(filters: readonly string[]): Promise<number> {
   const startedAtMs = performance.now();
-  let counts = noCounts;
   try {
     await ensurePrerequisites({
       install: true,
@@ -44,14 +110,7 @@ async function main(filters: readonly string[]): Promise<number> {
     console.error(`warning: ${message ?? error}`);
     if (hint !== undefined) console.error(`hint: ${hint}`);
   }
-  if (filters.length > 0) {
-    counts = await runDenoTest(filters);
-  } else {
-    counts = addCounts(
-      await runDenoTest(["tests/"]),
-      await runDenoTest(["--doc", "--preload=tests/support/preload_libraries.ts", ...documented]),
-    );
-  }
+  let counts = filters.length > 0 ? await runDenoTest(filters) : await runAll();
   // Nothing executed proves nothing.
   if (counts.passed + counts.failed === 0) counts = { ...counts, failed: 1 };
   if (Deno.env.get("CI") === "true") {

@@ -1,21 +1,26 @@
 import assert from "node:assert/strict";
 import { type ByteStream, QueuedWriter } from "../../cli/queued_writer.ts";
 
-/** Takes two bytes at a time, once it is let. */
+/** Takes a few bytes at a time, once it is let. */
 class SlowStream implements ByteStream {
   text = "";
   readonly gate = Promise.withResolvers<void>();
+  readonly #bytesAtOnce: number;
+
+  constructor(bytesAtOnce: number) {
+    this.#bytesAtOnce = bytesAtOnce;
+  }
 
   async write(bytes: Uint8Array): Promise<number> {
     await this.gate.promise;
-    const taken = bytes.subarray(0, 2);
+    const taken = bytes.subarray(0, this.#bytesAtOnce);
     this.text += new TextDecoder("latin1").decode(taken);
     return taken.length;
   }
 }
 
 Deno.test("QueuedWriter.write() returns at once, and everything is written in order", async () => {
-  const stream = new SlowStream();
+  const stream = new SlowStream(2);
   const writer = new QueuedWriter(stream);
   writer.write("one ");
   writer.write("two ", { mayDrop: true });
@@ -27,7 +32,7 @@ Deno.test("QueuedWriter.write() returns at once, and everything is written in or
 });
 
 Deno.test("QueuedWriter.write() leaves out what may be left out while nobody reads, and bounds the rest", async () => {
-  const stream = new SlowStream();
+  const stream = new SlowStream(65_537);
   const writer = new QueuedWriter(stream);
   writer.write("x".repeat(100_000));
   writer.write("progress", { mayDrop: true });
