@@ -81,6 +81,11 @@ export class QemuDestination implements AsyncDisposable {
     );
   }
 
+  /** Whether it was seen to run, however it stands now. */
+  get hasRun(): boolean {
+    return this.#resumedAtMs !== null;
+  }
+
   /** What the VM is, as of `attach`. */
   get facts(): QemuFacts {
     return this.#vm.facts;

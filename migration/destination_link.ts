@@ -155,6 +155,8 @@ export class DestinationLink implements Disposable {
     if (this.#over) return connection[Symbol.dispose]();
     this.#waitFor(connection);
     await this.letGo();
+    // Who takes over and then reads nothing is not there either.
+    this.waitForAnother(() => this.#events.onLost(lost()));
     // One that came meanwhile is later.
     if (this.#attempt !== attempt || this.#next !== connection) {
       return connection[Symbol.dispose]();
@@ -348,9 +350,7 @@ export class DestinationLink implements Disposable {
 
   #ended(connection: Connection, cause: unknown): void {
     if (this.#connection !== connection) return;
-    const error = cause instanceof MigrationError
-      ? cause
-      : new MigrationError("cut", "Cannot go on: the connection to the source is lost", { cause });
+    const error = cause instanceof MigrationError ? cause : lost(cause);
     if (error.code in { vm: 1, journal: 1, interrupted: 1, tampering: 1 }) {
       return this.#events.onFault(error);
     }
@@ -393,4 +393,8 @@ export class DestinationLink implements Disposable {
       );
     });
   }
+}
+
+function lost(cause?: unknown): MigrationError {
+  return new MigrationError("cut", "Cannot go on: the connection to the source is lost", { cause });
 }

@@ -279,6 +279,8 @@ export interface LandingProbe {
 
 /** The VM at the destination. */
 export interface DestinationVm {
+  /** Whether it was seen to run, however it stands now. */
+  readonly hasRun: boolean;
   /** As read when it was attached. */
   readonly facts: VmFacts;
   /** Called at most once, when the VM leaves unasked. */

@@ -144,8 +144,12 @@ export class Repair {
       this.#sealer.skipTo(sequence);
       return [`record ${sequence}, which was never sent`];
     }
-    // What was damaged was on the wire: it is not in the slab that is being filled.
-    const frame = this.#window.frame(sequence);
+    let frame = this.#window.frame(sequence);
+    if (frame === null) {
+      // A frame that somebody put in has used up the number of one that is not on the wire yet.
+      this.#window.flush();
+      frame = this.#window.frame(sequence);
+    }
     if (!this.#damaged.add(sequence, frame?.length ?? 0)) return [];
     this.#damagedBytes += Math.max(MIN_DAMAGE_BYTES, frame?.length ?? 0);
     if (frame === null) {

@@ -9,6 +9,7 @@ import { guardOpener, guardSealer } from "../ciphers/guard.ts";
 import type { CipherRegistry } from "../ciphers/registry.ts";
 import type { CipherSuite, Opener, Sealer } from "../ciphers/suite.ts";
 import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
 import type { KeySchedule } from "./key_schedule.ts";
 import {
   MAX_BYTES_PER_KEY,
@@ -120,14 +121,19 @@ export class SealedBodyWriter implements BodyWriter {
     const header = readRecordHeader(new DataView(record.buffer, record.byteOffset), 0)!;
     const state = this.#suites[header.suite]!;
     const { suite } = state;
-    const opener = this.#reopener(state, header);
     const plaintext = new Uint8Array(record.length - RECORD_HEADER_BYTES - suite.tagBytes);
     const nonce = new SequenceNonce(suite.nonceBytes).of(header.sequence);
-    if (open(opener, { record, suite, nonce, to: plaintext })) return plaintext;
-    throw new MigrationError(
-      "protocol",
-      `Cannot open our own record ${header.sequence}: it changed in memory`,
-    );
+    const what = `Cannot open our own record ${header.sequence}`;
+    let authentic: boolean;
+    try {
+      const opener = this.#reopener(state, header);
+      authentic = open(opener, { record, suite, nonce, to: plaintext });
+    } catch (cause) {
+      // The page could not be sent again: that must not look like a lost connection.
+      throw new MigrationError("vm", `${what}: ${messageOf(cause)}`, { cause });
+    }
+    if (authentic) return plaintext;
+    throw new MigrationError("protocol", `${what}: it changed in memory`);
   }
 
   /** Wipes the keys. */

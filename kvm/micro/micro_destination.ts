@@ -88,6 +88,8 @@ export class MicroDestination {
   readonly facts: QemuFacts;
   /** Called at most once, when the guest cannot go on. */
   onEnd: ((end: SourceEnd) => void) | null = null;
+  /** Whether it ran, however it stands now. */
+  hasRun = false;
 
   readonly #vm: MicroVm;
   #state: "inmigrate" | "paused" | "running" | "gone" = "inmigrate";
@@ -116,6 +118,7 @@ export class MicroDestination {
       throw new KvmError("state", `Cannot run the VM: it is ${this.#state}`);
     }
     this.#vm.start();
+    this.hasRun = true;
     this.#state = "running";
     return Promise.resolve(performance.now());
   }

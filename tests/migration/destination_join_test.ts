@@ -14,7 +14,7 @@ import { encodeMessage } from "../../migration/messages.ts";
 import { JOIN } from "../../migration/opening.ts";
 import { Loopback } from "../support/loopback.ts";
 import { dialAs, type ScriptedSource, scriptedSource } from "../support/scripted_peers.ts";
-import { SimulatedMigration } from "../support/simulated_migration.ts";
+import { SimulatedMigration, usualLimits } from "../support/simulated_migration.ts";
 
 const BODY_BYTES = 17;
 const FORGED_BYTES = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + BODY_BYTES;
@@ -122,6 +122,15 @@ Deno.test("Destination lets another connection take the place of one that does n
   assert.deepEqual(await told(joined), { mistakes: count, next: position + count + 1 });
   // What was on its way arrives; HAVE does not.
   assert.equal(await told(silent), null);
+});
+
+Deno.test("Destination counts the time of one that joins and does not read as time without a connection", async () => {
+  await using damaged = await Damaged.make();
+  await damaged.join();
+  await damaged.run.clock.sleep(usualLimits.reconnectMs - 1_000);
+  assert.equal(damaged.run.destination.state, "receiving");
+  await damaged.run.clock.sleep(2_000);
+  assert.equal(damaged.run.destination.state, "discarded");
 });
 
 Deno.test("Destination ends while one that joins does not read what it is told", async () => {

@@ -79,6 +79,10 @@ export class SimulatedDestination implements DestinationVm {
     this.memory = blocks.map(({ bytes }) => this.#random.fill(new Uint8Array(bytes)));
   }
 
+  get hasRun(): boolean {
+    return this.#world.destinationRan;
+  }
+
   async probe(): Promise<LandingProbe> {
     this.probed++;
     await this.#clock.sleep(1);

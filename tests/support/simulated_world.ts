@@ -31,7 +31,8 @@ export class SimulatedWorld {
   /** Everything that happened, for a person. */
   readonly log: string[] = [];
   source: SimulatedState;
-  destination: SimulatedState = "inmigrate";
+  /** `io-error`: it ran, and stopped by itself. */
+  destination: SimulatedState | "io-error" = "inmigrate";
   /** The VM as it was when it stopped for the last round; null before. */
   captured: Snapshot | null = null;
   /** The source ran on after that: what the destination holds is stale. */
