@@ -8,53 +8,27 @@
  */
 
 import type { Connection } from "./connection.ts";
-import { acceptLoop } from "./accepting.ts";
-import { Admission, type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
-import { DestinationLink } from "./destination_link.ts";
+import { type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
+import { Candidate } from "./candidate.ts";
+import { Door } from "./destination_door.ts";
+import type { DestinationLinkEvents } from "./destination_link.ts";
 import type { DestinationOptions } from "./destination_options.ts";
+import { Place } from "./destination_place.ts";
+import { destinationResult } from "./destination_result.ts";
 import { MigrationError } from "./errors.ts";
 import { abortMessage, journalError, messageOf } from "./failure.ts";
-import { decodeKey, encodeKey } from "./identity.ts";
-import { deriveMigrationSecret, KeySchedule } from "./key_schedule.ts";
-import { LandingQueue } from "./landing_queue.ts";
-import type {
-  AbortMessage,
-  AcceptMessage,
-  FinishMessage,
-  Message,
-  RefuseMessage,
-} from "./messages.ts";
-import { MAX_JUDGED_OFFERS, SILENCE_RECOVER_MS } from "./limits.ts";
+import { encodeKey } from "./identity.ts";
+import type { AbortMessage, AcceptMessage, FinishMessage, Message } from "./messages.ts";
+import { SILENCE_RECOVER_MS } from "./limits.ts";
 import { quiet } from "./observers.ts";
-import { judgeOffer, refuse } from "./offer_answer.ts";
-import { JOIN, RECOVER } from "./opening.ts";
-import type {
-  DestinationJournalState,
-  Journal,
-  LandingProbe,
-  PageSink,
-  StateBefore,
-  TransportListener,
-  VmEnd,
-} from "./ports.ts";
+import type { DestinationJournalState, Journal, PageSink, StateBefore, VmEnd } from "./ports.ts";
 import type { Profile } from "./profile.ts";
 import { profiles } from "./profiles.ts";
 import type { RecordContent } from "./record_content.ts";
-import { RecordOpener } from "./record_opener.ts";
-import { commonResult, type MigrationResult } from "./result.ts";
-import { suiteTable } from "./sealed_bodies.ts";
+import type { MigrationResult } from "./result.ts";
 import { SpacedNotes } from "./spaced_notes.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 import { Waiter } from "./waiter.ts";
-
-/** A migration that was accepted; bound once its first record has opened. It outlives its connections. */
-interface Candidate {
-  admitted: Admitted;
-  accept: AcceptMessage;
-  schedule: KeySchedule;
-  link: DestinationLink;
-  queue: LandingQueue;
-}
 
 /** A migration's destination. One instance takes one VM, once. */
 export class Destination {
@@ -62,16 +36,9 @@ export class Destination {
   readonly #profile: Profile;
   readonly #machine: StateMachine<DestinationState>;
   readonly #waiter = new Waiter();
-  readonly #admission: Admission;
+  readonly #place = new Place();
+  readonly #door: Door;
   readonly #startedAtMs: number;
-  #probe: LandingProbe | null = null;
-  /** Who has the place of the one migration: set together with the decision to say ACCEPT. */
-  #claim: Admitted | null = null;
-  /** That of the claim, once its keys are derived. */
-  #candidate: Candidate | null = null;
-  #bound = false;
-  /** Over, however it went: nobody is let in, nothing more lands. */
-  #leaving = false;
   #opening: Promise<PageSink> | null = null;
   #sink: PageSink | null = null;
   #journal: Journal | null = null;
@@ -92,17 +59,12 @@ export class Destination {
   #gone = false;
   #resumedAtMs: number | null = null;
   #journalState: DestinationJournalState = "open";
-  /** `recover` has taken the source's place. */
-  #recovered = false;
   /** What ABORT says, in `refusing` and `stuck`. */
   #refusal: AbortMessage | null = null;
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: DestinationState = "listening";
   #tampered = false;
-  /** Offers that are being looked at. */
-  #judging = 0;
-  /** Connections without a key, and records that were damaged: both may be many. */
-  readonly #strangers: SpacedNotes;
+  /** Records that were damaged: they may be many. */
   readonly #mistakes: SpacedNotes;
 
   /** Listens to nobody yet. */
@@ -110,15 +72,15 @@ export class Destination {
     this.#options = { ...options, onNote: quiet(options.onNote) };
     this.#profile = profiles[options.profile ?? "sealed"];
     this.#startedAtMs = options.clock.now();
-    this.#strangers = new SpacedNotes(options.clock);
     this.#mistakes = new SpacedNotes(options.clock);
-    this.#admission = new Admission({
-      identity: options.identity,
-      allowed: options.allowed.map((peer) => peer.publicKey),
-      clock: options.clock,
+    this.#door = new Door(this.#options, {
       profile: this.#profile,
-      joinKey: (migrationId, publicKey) => this.#joinKey(migrationId, publicKey),
-      mayRecover: (migrationId, publicKey) => this.#bound && this.#isOurs(migrationId, publicKey),
+      place: this.#place,
+      events: {
+        onAccepted: (admitted, answer) => this.#newCandidate(admitted, answer),
+        onJoin: (joining) => this.#join(joining),
+        onRecover: (recovering) => this.#answerRecover(recovering),
+      },
     });
     this.#machine = new StateMachine<DestinationState>("listening", {
       transitions: destinationTransitions,
@@ -133,12 +95,12 @@ export class Destination {
 
   /** The id of the migration that is bound; null before. */
   get id(): string | null {
-    return this.#bound ? this.#candidate!.admitted.migrationId : null;
+    return this.#place.bound?.admitted.migrationId ?? null;
   }
 
   /** Guest bytes landed so far. */
   get landedBytes(): number {
-    return this.#candidate?.queue.bytes ?? 0;
+    return this.#place.candidate?.queue.bytes ?? 0;
   }
 
   /** Takes one VM. Never throws for what may happen to a migration: the result says how it ended. */
@@ -151,84 +113,82 @@ export class Destination {
     signal.addEventListener("abort", stop);
     if (signal.aborted) stop();
     vm.onEnd = (end) => this.#vmEnded(end);
-    const accepting = this.#accept();
+    this.#door.open();
     let failure: unknown = null;
     try {
-      await this.#waiter.until(() => this.#bound);
+      await this.#waiter.until(() => this.#place.bound);
       await this.#receive();
       await this.#takeOver();
     } catch (error) {
       failure = error;
-      this.#leaving = true;
+      this.#place.close();
       await this.#leave(error).catch((worse) => this.#note(messageOf(worse), this.id));
     } finally {
-      this.#leaving = true;
+      this.#place.close();
       signal.removeEventListener("abort", stop);
       vm.onEnd = null;
       await this.#linger();
-      accepting.close();
-      this.#admission.close();
-      await this.#candidate?.link.finish(1_000);
-      await accepting.ended();
-      if (this.#candidate !== null) dropCandidate(this.#candidate);
+      this.#door.close();
+      await this.#place.candidate?.link.finish(1_000);
+      await this.#door.ended();
+      this.#place[Symbol.dispose]();
       this.#sink?.close();
       this.#journal?.close();
     }
     return this.#result(failure);
   }
 
-  // ---- letting a source in ----
+  // ---- who is let in ----
 
-  /** Serves whoever calls, until `close` is called; `ended` resolves when nobody is served any more. */
-  #accept(): { close(): void; ended(): Promise<void> } {
-    const { listener, clock } = this.#options;
-    const serving = new Set<Promise<void>>();
-    const accepting = acceptLoop(listener, {
+  #newCandidate(
+    admitted: Admitted,
+    answer: { accept: AcceptMessage; acceptBytes: Uint8Array },
+  ): Candidate {
+    const { registry, clock, vm } = this.#options;
+    const candidate: Candidate = new Candidate({
+      admitted,
+      ...answer,
+      profile: this.#profile,
+      registry,
       clock,
-      onTransport: (transport) => {
-        const one = this.#serve(transport).catch(() => {}).finally(() => serving.delete(one));
-        serving.add(one);
-      },
+      ownBlocks: vm.facts.blocks,
+      onSetup: (setup) => this.#open(setup),
+      events: this.#eventsOf(() => candidate),
     });
+    return candidate;
+  }
+
+  #eventsOf(candidate: () => Candidate): DestinationLinkEvents {
+    const migrationId = () => candidate().admitted.migrationId;
     return {
-      close: () => accepting.close(),
-      async ended() {
-        await accepting.ended;
-        await Promise.all(serving);
+      onRecord: (record) => this.#land(candidate(), record),
+      onMessage: (message) => this.#handle(candidate(), message),
+      onMistake: (sequence) => this.#mistake(sequence),
+      onCut: (error) => {
+        // Nobody is told any more, unless the one that waits to be told has only come and gone.
+        if (this.#doneSaid || this.state === "discarded") return this.#lingering;
+        this.#note(error.message, migrationId());
+        // One that is not bound may join again as well, unless another takes its place meanwhile.
+        return this.#place.candidate === candidate();
+      },
+      onJoined: () => {
+        this.#note("The source has joined again", migrationId());
+        this.#sayAgain();
+        this.#waiter.wake();
+      },
+      onFault: (error) => {
+        if (this.#place.bound !== null) this.#interrupt(error);
+        else this.#place.giveUp(candidate().admitted);
+      },
+      onLost: (error) => {
+        if (this.#place.bound === null) return this.#place.giveUp(candidate().admitted);
+        this.#cut = error;
+        this.#interrupt(error);
       },
     };
   }
 
-  /** One connection, from its first byte to its last. */
-  async #serve(transport: Awaited<ReturnType<TransportListener["accept"]>>): Promise<void> {
-    const admitted = await this.#admission.admit(transport);
-    if (admitted?.kind === JOIN) return await this.#join(admitted);
-    if (admitted?.kind === RECOVER) return await this.#answerRecover(admitted);
-    if (admitted === null) return this.#stranger();
-    try {
-      await this.#converse(admitted);
-    } catch (error) {
-      this.#note(messageOf(error), admitted.migrationId);
-      if (this.#claim === admitted && !this.#bound) this.#giveUpClaim(admitted);
-    } finally {
-      // Who has the place ends its connection in its own time.
-      if (this.#claim !== admitted) admitted.connection[Symbol.dispose]();
-    }
-  }
-
-  /** Says that somebody proved no key, but not once for each who scans ports. */
-  #stranger(): void {
-    const count = this.#strangers.count();
-    if (count === 0) return;
-    this.#note(
-      count === 1
-        ? "A connection did not prove an allowed key, and was dropped"
-        : `${count} connections did not prove an allowed key, and were dropped`,
-      null,
-    );
-  }
-
-  /** Likewise. */
+  /** Says that a record was damaged, but not once for each where they are many. */
   #mistake(sequence: number): void {
     const count = this.#mistakes.count();
     if (count === 0) return;
@@ -240,39 +200,12 @@ export class Destination {
     );
   }
 
-  async #converse(admitted: Admitted): Promise<void> {
-    const { connection, offer, migrationId } = admitted;
-    const answer = await this.#answerInTurn(admitted);
-    if (answer.type === "REFUSE") {
-      connection.send(answer);
-      this.#note(`Refused: ${answer.text}`, migrationId);
-      return await connection.finish(1_000);
-    }
-    const acceptBytes = connection.send(answer);
-    if (offer.dryRun) {
-      this.#note("Answered a dry run", migrationId);
-      return await connection.finish(1_000);
-    }
-    if (this.#claim !== admitted || this.#leaving) return;
-    const candidate = this.#candidate = this.#newCandidate(admitted, answer, acceptBytes);
-    await candidate.link.serve(connection);
-  }
-
-  #joinKey(migrationId: string, publicKey: Uint8Array): Uint8Array | null {
-    if (!this.#isOurs(migrationId, publicKey) || this.#recovered) return null;
-    return this.#candidate!.schedule.joinKey();
-  }
-
-  #isOurs(migrationId: string, publicKey: Uint8Array): boolean {
-    const admitted = this.#candidate?.admitted;
-    return admitted?.migrationId === migrationId && equal(admitted.publicKey, publicKey);
-  }
-
-  /** `recover` at the source: its word is the source's from now on, and the join key is worth nothing any more. */
+  /** `recover` at the source. */
   async #answerRecover({ connection, status, migrationId }: Recovering): Promise<void> {
     if (status.side !== "source") return connection[Symbol.dispose]();
-    const { link } = this.#candidate!;
-    this.#recovered = true;
+    const candidate = this.#place.bound!;
+    const { link } = candidate;
+    candidate.recover();
     if (!await link.replace(connection)) return;
     // What is being loaded will be loaded, or fail: only then is there something to report.
     let runState: string;
@@ -303,15 +236,17 @@ export class Destination {
   }
 
   async #join({ connection, resume }: Joining): Promise<void> {
-    const candidate = this.#candidate;
+    const { candidate } = this.#place;
     // Its handshake may have begun before a RECOVER ended the join key.
-    if (candidate === null || this.#recovered) return connection[Symbol.dispose]();
+    if (candidate === null || candidate.recovered) return connection[Symbol.dispose]();
     await candidate.link.join(connection, resume);
   }
 
   /** Says what the state wants said, after a step and on every new connection. All of it is idempotent. */
   #sayAgain(): void {
-    const { link, queue } = this.#candidate!;
+    const candidate = this.#place.bound;
+    if (candidate === null) return;
+    const { link, queue } = candidate;
     switch (this.state) {
       case "loaded":
         return link.send({ type: "LOADED", pages: queue.pages, records: link.records });
@@ -328,12 +263,12 @@ export class Destination {
   }
 
   #send(message: Message): void {
-    this.#candidate?.link.send(message);
+    this.#place.bound?.link.send(message);
   }
 
   /** A copy that was discarded after EOF: the source may wait to hear of it, on another connection. */
   async #linger(): Promise<void> {
-    const link = this.#candidate?.link;
+    const link = this.#place.bound?.link;
     if (this.state !== "discarded" || !this.#loadedOnce || link === undefined) return;
     const onOver = () => {
       this.#lingering = false;
@@ -345,164 +280,19 @@ export class Destination {
       .catch(() => {});
   }
 
-  /** A policy takes its time, and who offers again and again must not fill our memory meanwhile. */
-  async #answerInTurn(admitted: Admitted): Promise<AcceptMessage | RefuseMessage> {
-    if (this.#judging >= MAX_JUDGED_OFFERS) {
-      return refuse("busy", "too many offers are being looked at here");
-    }
-    this.#judging++;
-    try {
-      return await this.#answer(admitted);
-    } finally {
-      this.#judging--;
-    }
-  }
-
-  async #answer(admitted: Admitted): Promise<AcceptMessage | RefuseMessage> {
-    const { vm, registry, repairBudgetBytes } = this.#options;
-    const { offer, migrationId, publicKey } = admitted;
-    const judged = await judgeOffer(offer, {
-      ...this.#options,
-      vmId: this.#options.vmId,
-      migrationId,
-      probe: this.#probe,
-    });
-    if ("type" in judged) return judged;
-    this.#probe = judged.probe;
-    // Asked last, with nothing awaited after it: two sources cannot both be let in.
-    const other = this.#claim;
-    const present = other !== null && (this.#candidate?.link.connected ?? true);
-    if (this.#bound || (present && !equal(other.publicKey, publicKey))) {
-      return refuse("busy", "another migration is under way here");
-    }
-    if (this.#leaving) return refuse("state", "this side is about to end");
-    if (!offer.dryRun) {
-      if (other !== null) this.#giveUpClaim(other);
-      this.#claim = admitted;
-    }
-    return {
-      type: "ACCEPT",
-      suites: judged.suites,
-      landing: judged.probe.landing,
-      backend: registry.get(judged.suites.user).backend,
-      notes: judged.probe.notes,
-      warnings: judged.warnings,
-      limits: {
-        ...offer.limits,
-        repairBudgetBytes: Math.min(offer.limits.repairBudgetBytes, repairBudgetBytes),
-      },
-      qemuVersion: vm.facts.qemuVersion,
-      destinationRandom: encodeKey(crypto.getRandomValues(new Uint8Array(32))),
-    };
-  }
-
-  /** Nothing is bound: the place is free again. */
-  #giveUpClaim(claim: Admitted): void {
-    this.#claim = null;
-    claim.connection[Symbol.dispose]();
-    if (this.#candidate === null) return;
-    dropCandidate(this.#candidate);
-    this.#candidate = null;
-  }
-
-  #newCandidate(
-    admitted: Admitted,
-    accept: AcceptMessage,
-    acceptBytes: Uint8Array,
-  ): Candidate {
-    const { registry, clock, vm } = this.#options;
-    const secret = deriveMigrationSecret({
-      handshakeHash: admitted.handshakeHash,
-      sourceRandom: decodeKey(admitted.offer.sourceRandom),
-      destinationRandom: decodeKey(accept.destinationRandom),
-      offerBytes: admitted.offerBytes,
-      acceptBytes,
-    });
-    const schedule = new KeySchedule(secret);
-    const opener = new RecordOpener({
-      bodies: this.#profile.bodyReader({
-        schedule,
-        clock,
-        ...suiteTable(accept.suites, registry),
-      }),
-      lane: 0,
-      blocks: admitted.offer.blocks,
-    });
-    const own = vm.facts.blocks.map((block) => block.name);
-    const blockOf = admitted.offer.blocks.map((block) => own.indexOf(block.name));
-    const queue = new LandingQueue({ blockOf, onSetup: (setup) => this.#open(setup) });
-    const candidate: Candidate = {
-      admitted,
-      accept,
-      schedule,
-      queue,
-      link: new DestinationLink({
-        opener,
-        budgetBytes: accept.limits.repairBudgetBytes,
-        reconnectMs: accept.limits.reconnectMs,
-        clock,
-        events: {
-          onRecord: (record) => this.#land(candidate, record),
-          onMessage: (message) => this.#handle(candidate, message),
-          onMistake: (sequence) => this.#mistake(sequence),
-          onCut: (error) => this.#cutOff(candidate, error),
-          onJoined: () => {
-            this.#note("The source has joined again", admitted.migrationId);
-            this.#sayAgain();
-            this.#waiter.wake();
-          },
-          onFault: (error) => {
-            if (this.#bound) this.#interrupt(error);
-            else if (this.#candidate === candidate) this.#giveUpClaim(admitted);
-          },
-          onLost: (error) => {
-            if (!this.#bound) {
-              if (this.#candidate === candidate) this.#giveUpClaim(admitted);
-              return;
-            }
-            this.#cut = error;
-            this.#interrupt(error);
-          },
-        },
-      }),
-    };
-    return candidate;
-  }
-
   // ---- what comes from the source ----
 
   #land(candidate: Candidate, record: RecordContent): void | Promise<void> {
-    if (this.#leaving) return;
-    if (!this.#bound) this.#bind(candidate);
-    try {
-      return candidate.queue.land(record)?.catch(rethrowAsOurs);
-    } catch (error) {
-      rethrowAsOurs(error);
+    if (this.#place.closed) return;
+    if (this.#place.bound === null) {
+      this.#place.bind(candidate);
+      this.#waiter.wake();
     }
-  }
-
-  /** @returns whether to wait for another connection */
-  #cutOff(candidate: Candidate, error: MigrationError): boolean {
-    // Nobody is told any more, unless the one that waits to be told has only come and gone.
-    if (this.#doneSaid || this.state === "discarded") return this.#lingering;
-    this.#note(error.message, candidate.admitted.migrationId);
-    // One that is not bound may join again as well, unless another takes its place meanwhile.
-    return this.#candidate === candidate;
-  }
-
-  #bind(candidate: Candidate): void {
-    if (this.#candidate !== candidate || this.#leaving) {
-      throw new MigrationError(
-        "protocol",
-        "Cannot go on: another connection took this one's place",
-      );
-    }
-    this.#bound = true;
-    this.#waiter.wake();
+    return candidate.land(record);
   }
 
   #handle(candidate: Candidate, message: Message): void {
-    if (!this.#bound && message.type !== "PING") {
+    if (this.#place.bound === null && message.type !== "PING") {
       // Whatever it says before the first record opened ends this connection, and nothing else.
       throw new MigrationError("protocol", `Cannot go on: ${message.type} came before a record`);
     }
@@ -562,7 +352,7 @@ export class Destination {
 
   async #openVm(setup: Uint8Array): Promise<PageSink> {
     const { vm, journals, clock, allowed } = this.#options;
-    const { admitted, accept } = this.#candidate!;
+    const { admitted, accept } = this.#place.bound!;
     const peer = allowed.find(({ publicKey }) => equal(publicKey, admitted.publicKey))!;
     try {
       this.#journal = await journals.create(admitted.migrationId, "destination", {
@@ -596,7 +386,7 @@ export class Destination {
   async #receive(): Promise<void> {
     await this.#enter("receiving");
     const finish = await this.#waiter.until(() => this.#finish);
-    const { link, queue } = this.#candidate!;
+    const { link, queue } = this.#place.bound!;
     const { count, sha256 } = link.damaged.digest();
     if (
       finish.lanes.length !== 1 || finish.lanes[0]!.lane !== 0 ||
@@ -685,7 +475,7 @@ export class Destination {
    */
   async #run(): Promise<number> {
     const { vm, clock } = this.#options;
-    const { offer } = this.#candidate!.admitted;
+    const { offer } = this.#place.bound!.admitted;
     const untilMs = clock.now() + offer.limits.maxStopMs;
     let failure: unknown = null;
     for (;;) {
@@ -745,7 +535,7 @@ export class Destination {
   }
 
   get #before(): StateBefore {
-    return this.#candidate!.admitted.offer.before;
+    return this.#place.bound!.admitted.offer.before;
   }
 
   // ---- the ways out ----
@@ -784,7 +574,7 @@ export class Destination {
   }
 
   #sayAbort(error: unknown): void {
-    if (this.#bound) this.#send(abortMessage(error));
+    this.#send(abortMessage(error));
   }
 
   #interrupt(reason: MigrationError): void {
@@ -807,9 +597,9 @@ export class Destination {
   async #append(entry: { state: "loaded" | "taking" | "running" | "discarded" }): Promise<void> {
     try {
       const time = this.#options.clock.date().toISOString();
-      const hits = this.#candidate?.link.hits ?? [];
+      const hits = this.#place.bound?.link.hits ?? [];
       const audit = hits.length > 0 && (entry.state === "running" || entry.state === "discarded")
-        ? { mistakes: this.#candidate!.link.damaged.count, hits }
+        ? { mistakes: this.#place.bound!.link.damaged.count, hits }
         : {};
       await this.#journal?.append({ time, ...audit, ...entry });
       this.#journalState = entry.state;
@@ -823,61 +613,22 @@ export class Destination {
   }
 
   #result(failure: unknown): MigrationResult {
-    const { vm, clock, agentCpuSeconds, registry } = this.#options;
-    const candidate = this.#bound ? this.#candidate : null;
-    const common = commonResult({
-      failure,
-      accept: candidate?.accept ?? null,
+    return destinationResult({
+      options: this.#options,
       profile: this.#profile.id,
-      registry,
-      vm,
-      sensitivity: candidate?.admitted.offer.sensitivity ?? null,
-      agentCpuSeconds,
-    });
-    return {
-      ...common,
-      outcome: common.outcome === "aborted" && this.#tampered ? "tampered" : common.outcome,
-      id: this.id,
-      side: "destination",
-      dryRun: false,
-      rounds: null,
-      monitor: null,
-      setupMs: null,
-      totalMs: clock.now() - this.#startedAtMs,
-      downtimeMs: null,
-      holdMs: 0,
-      bytes: {
-        guest: candidate?.queue.bytes ?? 0,
-        wire: candidate?.link.writtenBytes ?? 0,
-      },
-      mistakes: {
-        detected: candidate?.link.damaged.count ?? 0,
-        repaired: 0,
-        hits: candidate?.link.hits ?? [],
-      },
-      reconnects: candidate?.link.reconnects ?? 0,
-      verified: { pages: candidate?.queue.pages ?? 0, records: candidate?.link.records ?? 0 },
-      sourceState: null,
+      startedAtMs: this.#startedAtMs,
+      failure,
+      arrived: this.#place.bound?.arrived() ?? null,
+      tampered: this.#tampered,
       destinationState: this.#destinationState,
       lastState: this.#lastState,
-      notes: this.#probe?.notes ?? [],
-    };
+      notes: this.#door.probe?.notes ?? [],
+    });
   }
 }
 
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;
-
-function dropCandidate(candidate: Candidate): void {
-  candidate.link[Symbol.dispose]();
-  candidate.schedule[Symbol.dispose]();
-}
-
-/** A failed landing is our own side's fault; a record out of place is the other's. */
-function rethrowAsOurs(cause: unknown): never {
-  if (cause instanceof MigrationError) throw cause;
-  throw new MigrationError("vm", `Cannot land in the VM: ${messageOf(cause)}`, { cause });
-}
 
 function dismissal(message: AbortMessage | { type: "DISCARD" }): MigrationError {
   if (message.type === "DISCARD") {
