@@ -1,0 +1,96 @@
+/**
+ * What the destination writes down of one migration, each line on disk before the step that it guards.
+ *
+ * @see PROTOCOL.md section 7.3
+ * @module
+ */
+
+import { equal } from "./admission.ts";
+import type { Candidate } from "./candidate.ts";
+import type { DestinationOptions } from "./destination_options.ts";
+import { journalError } from "./failure.ts";
+import { encodeKey } from "./identity.ts";
+import type { DestinationJournalState, Journal } from "./ports.ts";
+
+/** See the module. */
+export class DestinationJournal {
+  readonly #options: DestinationOptions;
+  #journal: Journal | null = null;
+  #candidate: Candidate | null = null;
+  #state: DestinationJournalState = "open";
+  #taken = false;
+
+  /** Writes nothing yet. */
+  constructor(options: DestinationOptions) {
+    this.#options = options;
+  }
+
+  /** Whether there is one. */
+  get isOpen(): boolean {
+    return this.#journal !== null;
+  }
+
+  /** Its last line's. */
+  get state(): DestinationJournalState {
+    return this.#state;
+  }
+
+  /** `taking` is written: the copy may have run. */
+  get taken(): boolean {
+    return this.#taken;
+  }
+
+  /** Creates it, with its first line. @throws MigrationError `journal` */
+  async open(candidate: Candidate): Promise<void> {
+    const { vm, journals, clock, allowed } = this.#options;
+    const { admitted, accept } = candidate;
+    const peer = allowed.find(({ publicKey }) => equal(publicKey, admitted.publicKey))!;
+    this.#candidate = candidate;
+    try {
+      this.#journal = await journals.create(admitted.migrationId, "destination", {
+        state: "open",
+        time: clock.date().toISOString(),
+        version: 1,
+        id: admitted.migrationId,
+        side: "destination",
+        vm: {
+          name: admitted.offer.name,
+          uuid: admitted.offer.uuid,
+          memoryBytes: admitted.offer.memoryBytes,
+        },
+        ...this.#options.journalFacts,
+        qemu: vm.facts.process,
+        before: admitted.offer.before,
+        peer: { name: peer.name, publicKey: encodeKey(peer.publicKey) },
+        suites: accept.suites,
+      });
+    } catch (cause) {
+      throw journalError(cause);
+    }
+  }
+
+  /** Adds a line. @throws MigrationError `journal` when it is not on disk: then the step it guards is not taken */
+  async append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
+    try {
+      const time = this.#options.clock.date().toISOString();
+      await this.#journal?.append({ time, ...this.#audit(state), state });
+      this.#state = state;
+      if (state === "taking") this.#taken = true;
+    } catch (cause) {
+      throw journalError(cause);
+    }
+  }
+
+  /** Takes no more lines. */
+  close(): void {
+    this.#journal?.close();
+  }
+
+  /** What a last line says of damage, if there was any. */
+  #audit(state: DestinationJournalState): Record<string, unknown> {
+    const link = this.#candidate?.link;
+    if (link === undefined || link.hits.length === 0) return {};
+    if (state !== "running" && state !== "discarded") return {};
+    return { mistakes: link.damaged.count, hits: link.hits };
+  }
+}

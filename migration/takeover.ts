@@ -1,0 +1,336 @@
+/**
+ * The switchover at the destination: FINISH is checked, the VM loaded, and run once the source has said RELEASE; and
+ * the ways out of it.
+ *
+ * @see PROTOCOL.md sections 7.1 and 7.2
+ * @module
+ */
+
+import type { Candidate } from "./candidate.ts";
+import type { Heard } from "./destination_heard.ts";
+import type { DestinationJournal } from "./destination_journal.ts";
+import type { DestinationOptions } from "./destination_options.ts";
+import type { Place } from "./destination_place.ts";
+import { MigrationError } from "./errors.ts";
+import { abortMessage, messageOf } from "./failure.ts";
+import type { IncomingSide } from "./incoming_side.ts";
+import type { AbortMessage, FinishMessage, Message } from "./messages.ts";
+import type { MigrationResult } from "./result.ts";
+import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
+
+/** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
+const RETRY_MS = 200;
+
+/** What a takeover works with. */
+export interface TakeoverParts {
+  place: Place;
+  heard: Heard;
+  journal: DestinationJournal;
+  incoming: IncomingSide;
+}
+
+/** Moves the destination's machine: {@linkcode load}, {@linkcode takeOver}, and {@linkcode leave} when either throws. */
+export class Takeover {
+  readonly #options: DestinationOptions;
+  readonly #place: Place;
+  readonly #heard: Heard;
+  readonly #journal: DestinationJournal;
+  readonly #incoming: IncomingSide;
+  readonly #machine: StateMachine<DestinationState>;
+  #lastState: DestinationState = "listening";
+  #loadedOnce = false;
+  /** What ABORT says, in `refusing` and `stuck`. */
+  #refusal: AbortMessage | null = null;
+  #resumedAtMs: number | null = null;
+  #destinationState: MigrationResult["destinationState"] = null;
+  #lingering = false;
+
+  /** Begins in `listening`. */
+  constructor(options: DestinationOptions, parts: TakeoverParts) {
+    this.#options = options;
+    this.#place = parts.place;
+    this.#heard = parts.heard;
+    this.#journal = parts.journal;
+    this.#incoming = parts.incoming;
+    this.#machine = new StateMachine<DestinationState>("listening", {
+      transitions: destinationTransitions,
+      entered: options.entered,
+    });
+  }
+
+  /** Where the migration is. */
+  get state(): DestinationState {
+    return this.#machine.state;
+  }
+
+  /** The same, before how it ended. */
+  get lastState(): DestinationState {
+    return this.#lastState;
+  }
+
+  /** Where the VM stands here; null where nothing was loaded. */
+  get destinationState(): MigrationResult["destinationState"] {
+    return this.#destinationState;
+  }
+
+  /** QEMU was given EOF, or was about to be. */
+  get loadedOnce(): boolean {
+    return this.#loadedOnce;
+  }
+
+  /** The source has not heard yet that its copy was discarded. */
+  get lingering(): boolean {
+    return this.#lingering;
+  }
+
+  // ---- the steps ----
+
+  /** Step 2. @throws MigrationError when the VM cannot be loaded, or must not be */
+  async load(candidate: Candidate): Promise<void> {
+    const { waiter } = this.#heard;
+    await this.#enter("receiving");
+    const finish = await waiter.until(() => this.#heard.finish);
+    const { queue } = candidate;
+    if (!isWhatCame(finish, candidate) || queue.state === null) {
+      throw new MigrationError(
+        "protocol",
+        "Cannot load the VM: what came is not what the source says it sent",
+      );
+    }
+    await this.#enter("loading");
+    waiter.check();
+    // From the first byte of EOF on no timer and no Ctrl-C discards: only the source's word, or QEMU's failure.
+    waiter.shield();
+    this.#loadedOnce = true;
+    await queue.sink!.load(queue.state);
+    try {
+      await this.#journal.append("loaded");
+    } catch (error) {
+      return await this.#refuse(error);
+    }
+    await this.#enter("loaded");
+    // Whoever asked for the end meanwhile must not be released: the source goes on instead.
+    if (!this.#heard.stopAsked) this.sayAgain();
+  }
+
+  /** Steps 4 and 5, after {@linkcode load}. @throws MigrationError when the VM does not run here */
+  async takeOver(candidate: Candidate): Promise<void> {
+    const heard = this.#heard;
+    const { before } = candidate.admitted.offer;
+    await heard.waiter.until(() =>
+      heard.released || heard.dismissed || heard.gone || heard.lost || heard.stopAsked
+    );
+    if (heard.dismissed !== null) throw heard.dismissed;
+    if (heard.gone) {
+      return await this.#refuse(
+        new MigrationError("vm", "Cannot run the VM: the destination's QEMU is gone"),
+      );
+    }
+    if (!heard.released) {
+      await this.#keep();
+      throw new MigrationError(
+        "unknownOutcome",
+        `Cannot know whether the VM may run here: ${
+          heard.stopAsked ? "receiving was cancelled" : "the connection is lost"
+        } after it was loaded`,
+        { cause: heard.lost },
+      );
+    }
+    await this.#enter("taking");
+    const resumedAtMs = await this.#run(candidate);
+    const announced = before === "running" ? this.#options.vm.announce() : Promise.resolve();
+    this.#destinationState = before;
+    // The VM runs: a full disk changes nothing about that.
+    await this.#journal.append("running").catch((error) => this.#note(messageOf(error)));
+    await this.#enter("running");
+    this.#resumedAtMs = resumedAtMs;
+    this.#sayRunning();
+    await announced;
+    await heard.waiter.until(() => heard.done || heard.lost || heard.stopAsked);
+  }
+
+  /**
+   * After EOF, without a way to `taking`: says so, and discards when the source says so too. Without its word a copy
+   * that is still there stays: it may be the only one.
+   */
+  async #refuse(error: unknown): Promise<never> {
+    const heard = this.#heard;
+    await this.#enter("refusing");
+    this.#send(this.#refusal = abortMessage(error));
+    await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
+    if (heard.dismissed === null && !heard.gone) {
+      await this.#keep();
+      throw new MigrationError("unknownOutcome", `Cannot take the VM: ${messageOf(error)}`, {
+        cause: error,
+      });
+    }
+    throw error;
+  }
+
+  /**
+   * Journal `taking`, then `cont`, again and again while either fails; never discards unasked: this may be
+   * the only copy. @returns the monotonic ms of RESUME
+   */
+  async #run(candidate: Candidate): Promise<number> {
+    const { vm, clock } = this.#options;
+    const heard = this.#heard;
+    const { before, limits } = candidate.admitted.offer;
+    const untilMs = clock.now() + limits.maxStopMs;
+    let failure: unknown = null;
+    for (;;) {
+      let letGo = false;
+      try {
+        letGo = heard.dismissed !== null && await this.#neverRan();
+        if (!letGo) {
+          if (!this.#journal.taken) await this.#journal.append("taking");
+          if (before === "running") return await vm.run();
+          if (!heard.gone) return clock.now();
+          throw new Error("its process is gone");
+        }
+      } catch (error) {
+        if (heard.gone) {
+          throw new MigrationError("vm", "Cannot run the VM: the destination's QEMU is gone", {
+            cause: error,
+          });
+        }
+        failure = error;
+        if (this.state !== "stuck") {
+          await this.#enter("stuck");
+          this.#send(this.#refusal = { ...abortMessage(error), code: "cannotRun" });
+        }
+        if (clock.now() >= untilMs || heard.stopAsked) {
+          await this.#keep();
+          throw new MigrationError("unknownOutcome", `Cannot run the VM: ${messageOf(error)}`, {
+            cause: error,
+          });
+        }
+        const pause = Promise.withResolvers<void>();
+        clock.timer(RETRY_MS, pause.resolve);
+        await pause.promise;
+      }
+      if (letGo) throw failure ?? heard.dismissed;
+    }
+  }
+
+  /** A `cont` whose answer was lost may have worked: a copy is let go only when it is seen not to run. Of one that is gone, `run` knows. */
+  async #neverRan(): Promise<boolean> {
+    if (!this.#journal.taken) return true;
+    return !this.#heard.gone && !(await this.#options.vm.status() in { running: 1, gone: 1 });
+  }
+
+  /** The copy stays: it may be the only one, and nobody here can know. */
+  async #keep(): Promise<void> {
+    this.#destinationState = "paused";
+    await this.#enter("unknown");
+  }
+
+  // ---- what is said ----
+
+  /** Says what the state wants said, after a step and on every new connection. All of it is idempotent. */
+  sayAgain(): void {
+    const candidate = this.#place.bound;
+    if (candidate === null) return;
+    const { link, queue } = candidate;
+    switch (this.state) {
+      case "loaded":
+        return link.send({ type: "LOADED", pages: queue.pages, records: link.records });
+      case "running":
+        return this.#sayRunning();
+      case "refusing":
+      case "stuck":
+        if (this.#refusal !== null) link.send(this.#refusal);
+        return;
+      case "discarded":
+        link.send({ type: "DISCARDED" });
+        if (link.connected) this.#lingering = false;
+    }
+  }
+
+  #sayRunning(): void {
+    const { vm, clock, agentCpuSeconds } = this.#options;
+    const qemuSeconds = vm.cpuSeconds();
+    this.#send({
+      type: "RUNNING",
+      sinceResumeUs: Math.max(0, Math.round((clock.now() - this.#resumedAtMs!) * 1000)),
+      cpuMs: {
+        agent: Math.round(agentCpuSeconds() * 1000),
+        qemu: qemuSeconds === null ? null : Math.round(qemuSeconds * 1000),
+      },
+    });
+  }
+
+  /** Who is not bound to us is told nothing. */
+  #send(message: Message): void {
+    this.#place.bound?.link.send(message);
+  }
+
+  // ---- the ways out ----
+
+  /** Ends our side after `error`: discards what may be discarded, and says so. */
+  async leave(error: unknown): Promise<void> {
+    const { vm } = this.#options;
+    const heard = this.#heard;
+    if (this.state === "unknown" || this.state === "running") return;
+    await this.#incoming.settled();
+    if (this.state === "listening" || (this.state === "receiving" && !this.#incoming.touched)) {
+      this.#send(abortMessage(error));
+      await vm.restore();
+      if (this.#journal.isOpen) await this.#journal.append("discarded").catch(() => {});
+      return await this.#enter("failed");
+    }
+    if (
+      this.state in { loaded: 1, taking: 1, stuck: 1 } && heard.dismissed === null && !heard.gone
+    ) {
+      return await this.#enter("unknown");
+    }
+    if (heard.dismissed === null) this.#send(abortMessage(error));
+    await this.#enter("discarding");
+    this.#incoming.close();
+    await vm.quit();
+    try {
+      await this.#journal.append("discarded");
+    } catch (cause) {
+      // A QEMU that is gone under a journal before `taking` has not run: that says the same.
+      if (this.#journal.taken) throw cause;
+      this.#note(messageOf(cause));
+    }
+    await this.#enter("discarded");
+    this.#destinationState = "discarded";
+    this.sayAgain();
+  }
+
+  /** A copy that was discarded after EOF: the source may wait to hear of it, on another connection. */
+  async linger(): Promise<void> {
+    const heard = this.#heard;
+    const link = this.#place.bound?.link;
+    if (this.state !== "discarded" || !this.#loadedOnce || link === undefined) return;
+    const onOver = () => {
+      this.#lingering = false;
+      heard.waiter.wake();
+    };
+    this.#lingering = !link.connected;
+    link.waitForAnother(onOver);
+    await heard.waiter.until(() => !this.#lingering || heard.stopAsked || heard.lost !== null)
+      .catch(() => {});
+  }
+
+  async #enter(state: DestinationState): Promise<void> {
+    if (!(state in { discarding: 1, discarded: 1, failed: 1, unknown: 1 })) this.#lastState = state;
+    await this.#machine.enter(state);
+  }
+
+  #note(text: string): void {
+    const migrationId = this.#place.bound?.admitted.migrationId ?? null;
+    this.#options.onNote?.({ text, migrationId });
+  }
+}
+
+/** What the source says it sent, and what was counted here. */
+function isWhatCame(finish: FinishMessage, { link, queue }: Candidate): boolean {
+  const { lanes, records, pages, damaged } = finish;
+  const { count, sha256 } = link.damaged.digest();
+  return lanes.length === 1 && lanes[0]!.lane === 0 &&
+    lanes[0]!.sequence === link.nextSequence - 1 &&
+    records === link.records && pages === queue.pages &&
+    damaged.count === count && damaged.sha256 === sha256;
+}
