@@ -44,6 +44,8 @@ export interface Admitted extends Confirmed {
 export interface Joining extends Confirmed {
   kind: typeof JOIN;
   resume: ResumeMessage;
+  /** The join key that was proven: the place may be another migration's by now. */
+  joinKey: Uint8Array;
 }
 
 /** `recover` on the other host. */
@@ -143,7 +145,7 @@ export class Admission {
           offerBytes: first.bytes.slice(),
         };
       } else if (kind === JOIN && first.message.type === "RESUME") {
-        admitted = { kind, ...confirmed, resume: first.message };
+        admitted = { kind, ...confirmed, resume: first.message, joinKey: psk };
       } else if (kind === RECOVER && first.message.type === "STATUS") {
         admitted = { kind, ...confirmed, status: first.message };
       } else return null;
@@ -193,7 +195,7 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Whether two public keys are the same; they are no secrets. */
+/** Whether two keys are the same: public ones, or secrets that were both proven here. */
 export function equal(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

@@ -56,7 +56,8 @@ export class Candidate implements Disposable {
       offerBytes: admitted.offerBytes,
       acceptBytes,
     });
-    const schedule = this.#schedule = new KeySchedule(secret);
+    using stack = new DisposableStack();
+    const schedule = this.#schedule = stack.use(new KeySchedule(secret));
     const opener = new RecordOpener({
       bodies: profile.bodyReader({ schedule, clock, ...suiteTable(accept.suites, registry) }),
       lane: 0,
@@ -72,6 +73,7 @@ export class Candidate implements Disposable {
       clock,
       events: options.events,
     });
+    stack.move();
   }
 
   /** Whether it is this migration, and that key opened it. */
@@ -82,10 +84,6 @@ export class Candidate implements Disposable {
   /** `recover` has taken the source's place: its word is the source's, and the join key is worth nothing any more. */
   recover(): void {
     this.#recovered = true;
-  }
-
-  get recovered(): boolean {
-    return this.#recovered;
   }
 
   /** What another connection has to prove; null when none may join any more. */

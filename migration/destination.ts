@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { Admitted, Joining, Recovering } from "./admission.ts";
+import { type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
 import { Candidate } from "./candidate.ts";
 import type { Connection } from "./connection.ts";
 import { Door } from "./destination_door.ts";
@@ -175,10 +175,12 @@ export class Destination {
     };
   }
 
-  async #join({ connection, resume }: Joining): Promise<void> {
+  async #join({ connection, resume, joinKey }: Joining): Promise<void> {
     const { candidate } = this.#place;
-    // Its handshake may have begun before a RECOVER ended the join key.
-    if (candidate === null || candidate.recovered) return connection[Symbol.dispose]();
+    // Since its handshake began a RECOVER may have ended the join key, or another migration got the place.
+    if (candidate === null || !equal(candidate.joinKey() ?? new Uint8Array(), joinKey)) {
+      return connection[Symbol.dispose]();
+    }
     await candidate.link.join(connection, resume);
   }
 

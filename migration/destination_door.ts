@@ -142,7 +142,9 @@ export class Door {
       this.#note("Answered a dry run", migrationId);
       return await connection.finish(1_000);
     }
-    if (!this.#place.isClaimedBy(admitted) || this.#place.closed) return;
+    // Nobody sits there who would end the connection.
+    if (this.#place.closed) this.#place.giveUp(admitted);
+    if (!this.#place.isClaimedBy(admitted)) return;
     const candidate = this.#place.seat(
       this.#events.onAccepted(admitted, { accept: answer, acceptBytes }),
     );

@@ -142,8 +142,9 @@ export class Takeover {
     this.#destinationState = before;
     // The VM runs: a full disk changes nothing about that.
     await this.#journal.append("running").catch((error) => this.#note(messageOf(error)));
-    await this.#enter("running");
+    // A connection that comes meanwhile is told, too.
     this.#resumedAtMs = resumedAtMs;
+    await this.#enter("running");
     this.#sayRunning();
     await announced;
     await heard.waiter.until(() => heard.done || heard.lost || heard.stopAsked);
@@ -212,10 +213,16 @@ export class Takeover {
     }
   }
 
-  /** A `cont` whose answer was lost may have worked: a copy is let go only when it is seen not to run. Of one that is gone, `run` knows. */
+  /**
+   * A `cont` whose answer was lost may have worked, and the VM stopped by itself since (an error of its disk): a copy is
+   * let go only when it is seen never to have run. Of one that is gone, `run` knows.
+   */
   async #neverRan(): Promise<boolean> {
     if (!this.#journal.taken) return true;
-    return !this.#heard.gone && !(await this.#options.vm.status() in { running: 1, gone: 1 });
+    const { vm } = this.#options;
+    // Asked first: what QEMU said before its answer was heard by then.
+    const state = await vm.status();
+    return !this.#heard.gone && !vm.hasRun && state in { paused: 1, prelaunch: 1 };
   }
 
   /** The copy stays: it may be the only one, and nobody here can know. */

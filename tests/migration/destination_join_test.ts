@@ -187,3 +187,40 @@ Deno.test("Source gives up, its VM running, when the destination ends while its 
   assert.equal(source.reconnects, 0);
   assert.equal(run.world.source, "running");
 });
+
+Deno.test("Destination gives a JOIN to no other migration than the one whose join key it proved", async () => {
+  await using run = new SimulatedMigration({ pageCounts: [4] });
+  const ends = run.destination.run();
+  const id = crypto.getRandomValues(new Uint8Array(16));
+  using first = await scriptedSource(run, { id });
+  const joining = await dialAs(run, { kind: JOIN, id, psk: first.joinKey });
+  first.connection[Symbol.dispose]();
+  await run.clock.sleep(10);
+  // Nothing was bound: who opens anew gets the place.
+  using second = await scriptedSource(run);
+  joining.send({ type: "RESUME", attempt: 1, lanes: [{ lane: 0, sequence: 0 }] });
+  assert.equal(await told(joining), null);
+  second.everything();
+  await run.clock.sleep(100);
+  assert.equal(run.destination.state, "receiving");
+  assert.ok(second.received.includes("ACK"));
+  assert.notEqual(run.destination.id, id.toHex());
+  joining[Symbol.dispose]();
+  run.stopDestination.abort();
+  await ends;
+});
+
+Deno.test("Destination says how long the VM runs also to who joins just then", async () => {
+  await using run = new SimulatedMigration({
+    pageCounts: [4],
+    destinationEntered: async (state, { injector, clock }) => {
+      if (state !== "running") return;
+      injector.cut();
+      await clock.sleep(500);
+    },
+  });
+  const { source } = await run.run();
+  assert.equal(source.outcome, "completed", run.world.log.join("\n"));
+  assert.equal(source.reconnects, 1);
+  assert.ok(source.downtimeMs! >= 0 && source.downtimeMs! < 1_000, `${source.downtimeMs}`);
+});

@@ -150,3 +150,23 @@ Deno.test("Source gives up at once at DISCARDED that it did not ask for, and its
   const destination = await Promise.race([destinationEnds, run.tooLong()]);
   assert.equal(destination.destinationState, "discarded");
 });
+
+for (const stands of ["io-error", "paused"] as const) {
+  Deno.test(`Destination does not discard a copy that ran and then stopped by itself: ${stands}`, async () => {
+    await using run = new SimulatedMigration({
+      pageCounts: [4],
+      source: { liveRounds: 1 },
+      // Its storage takes longer than QMP waits: RESUME comes, the answer to `cont` does not.
+      destination: { runAnswerLost: true },
+      destinationEntered: (state, { world }) => {
+        if (state !== "stuck") return;
+        world.destination = stands;
+        world.note(`the destination's VM stands: ${stands}`);
+      },
+    });
+    await run.run();
+    const story = run.world.log.join("\n");
+    assert.deepEqual(run.world.violations, [], story);
+    assert.ok(!run.destinationJournals.states.includes("discarded"), story);
+  });
+}
