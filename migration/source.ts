@@ -23,8 +23,8 @@ import { Sending } from "./sending.ts";
 import { SourceLink } from "./source_link.ts";
 import { joinMigration, openMigration, type SourceConnections } from "./source_opening.ts";
 import type { SourceOptions } from "./source_options.ts";
-import { SpacedNotes } from "./spaced_notes.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
+import { TamperAlarm } from "./tamper_alarm.ts";
 import { Waiter } from "./waiter.ts";
 
 /** A migration's source. One instance moves one VM, once. */
@@ -34,12 +34,12 @@ export class Source {
   readonly #waiter = new Waiter();
   readonly #connections: SourceConnections;
   readonly #startedAtMs: number;
-  readonly #mistakes: SpacedNotes;
   readonly #timers = new Map<"maxStop" | "maxTime", { clear(): void }>();
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
   #journal: Journal | null = null;
   #sending: Sending | null = null;
+  #alarm: TamperAlarm | null = null;
   #pages: PageSource | null = null;
   #readToEnd = false;
   #gone = false;
@@ -51,8 +51,6 @@ export class Source {
   readonly #doubts: string[] = [];
   /** CPU seconds of QEMU before it was ended. */
   #qemuSeconds: number | null = null;
-  /** Settled when the administrator has answered. */
-  #asking: Promise<void> | null = null;
   /** What ABORT says, once the VM is seen to run here. */
   #abortion: AbortMessage | null = null;
   #finishSaid = false;
@@ -73,7 +71,6 @@ export class Source {
     this.#options = {
       ...options,
       onNote: quiet(options.onNote),
-      onTamper: quiet(options.onTamper),
       onRound: quiet(options.onRound),
     };
     this.#connections = {
@@ -82,7 +79,6 @@ export class Source {
       migrationId: crypto.getRandomValues(new Uint8Array(16)),
     };
     this.#startedAtMs = options.clock.now();
-    this.#mistakes = new SpacedNotes(options.clock);
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
       entered: options.entered,
@@ -190,6 +186,7 @@ export class Source {
       clock,
       classifier: this.#options.classifier,
     });
+    this.#alarm = this.#makeAlarm(this.#sending, link);
     this.#journal = await this.#createJournal(journals, {
       state: "open",
       time: clock.date().toISOString(),
@@ -242,8 +239,8 @@ export class Source {
       // Nothing lies about while the connection is idle, and a busy one gets whole slabs.
       if (link.idle || window.full) window.flush();
       // While the administrator is asked nothing more is sent that could be damaged.
-      if (window.full || this.#asking !== null) {
-        await this.#waiter.until(() => !window.full && this.#asking === null);
+      if (window.full || this.#alarm!.asking) {
+        await this.#waiter.until(() => !window.full && !this.#alarm!.asking);
       } else this.#waiter.check();
     }
     if (this.state !== "stopping") {
@@ -270,9 +267,7 @@ export class Source {
     for (let any = false;; any = true) {
       link.window.flush();
       void link.drained().then(() => this.#waiter.wake());
-      await this.#forwardIfGone(() =>
-        link.idle && !link.window.full && (this.#asking === null || this.#released)
-      );
+      await this.#forwardIfGone(() => link.idle && !link.window.full && !this.#alarm!.asking);
       if (!this.#sending!.repair.resend()) return any;
     }
   }
@@ -290,7 +285,7 @@ export class Source {
   /** SETUP is whole: no page is sealed before every byte of it has arrived; a damaged piece was sealed again meanwhile. */
   async #openGate(stream: PageStream): Promise<void> {
     await this.#waiter.until(() =>
-      this.#asking === null && this.#link!.acknowledged >= this.#sending!.lastSequence
+      !this.#alarm!.asking && this.#link!.acknowledged >= this.#sending!.lastSequence
     );
     stream.openGate();
     this.#firstPageAtMs = this.#options.clock.now();
@@ -503,8 +498,7 @@ export class Source {
     this.#sourceState = "gone";
     this.#waiter.shield();
     // What waits for the administrator's word waits no longer.
-    this.#sending?.repair.goOn();
-    this.#link?.window.flush();
+    this.#alarm!.goOn();
     this.#clearTimer("maxStop");
   }
 
@@ -592,7 +586,7 @@ export class Source {
       join: (onCut, signal) => joinMigration(this.#connections, { joinKey, onCut, signal }),
       events: {
         onAcknowledged: () => this.#waiter.wake(),
-        onMistake: (sequence) => this.#mistake(sequence),
+        onMistake: (sequence) => this.#alarm!.damaged(sequence),
         onMessage: (message) => {
           this.#handle(message);
           this.#waiter.wake();
@@ -635,47 +629,18 @@ export class Source {
     }
   }
 
-  /** A record was damaged. */
-  #mistake(sequence: number): void {
-    const sending = this.#sending!;
-    try {
-      for (const what of sending.damaged(sequence)) this.#noteTamper(what);
-    } catch (error) {
-      if (!(error instanceof MigrationError) || error.code !== "tampering") throw error;
-      return this.#interrupt(error);
-    }
-    const { alarm } = sending.repair;
-    if (alarm !== null) this.#raise(alarm);
-  }
-
-  #noteTamper(what: string): void {
-    const count = this.#mistakes.count();
-    if (count === 0) return;
-    this.#options.onTamper?.(
-      count === 1
-        ? `Damaged on the way: ${what}`
-        : `Damaged on the way: ${count} more, the last is ${what}`,
-    );
-  }
-
-  /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */
-  #raise(alarm: MigrationError): void {
-    const { askTamper } = this.#options;
-    const { repair } = this.#sending!;
-    if (this.#released) {
-      // There is no way back: only the budget, which both sides count, ends the repairs.
-      repair.goOn();
-      return this.#link!.window.flush();
-    }
-    if (askTamper === undefined || repair.exhausted) return this.#interrupt(alarm);
-    // Who cannot be asked has not said to go on.
-    this.#asking ??= Promise.try(askTamper, alarm.message).catch(() => false).then((goOn) => {
-      this.#asking = null;
-      if (goOn) {
-        repair.goOn();
-        this.#link!.window.flush();
-      } else this.#interrupt(alarm);
-      this.#waiter.wake();
+  #makeAlarm(sending: Sending, { window }: SourceLink): TamperAlarm {
+    const { clock, onTamper, askTamper } = this.#options;
+    return new TamperAlarm({
+      clock,
+      damaged: (sequence) => sending.damaged(sequence),
+      repair: sending.repair,
+      flush: () => window.flush(),
+      released: () => this.#released,
+      onTamper: quiet(onTamper),
+      askTamper,
+      giveUp: (alarm) => this.#interrupt(alarm),
+      answered: () => this.#waiter.wake(),
     });
   }
 
