@@ -24,6 +24,7 @@ import { SourceLink } from "./source_link.ts";
 import { joinMigration, openMigration, type SourceConnections } from "./source_opening.ts";
 import type { SourceOptions } from "./source_options.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
+import { StopBudget } from "./stop_budget.ts";
 import { TamperAlarm } from "./tamper_alarm.ts";
 import { Waiter } from "./waiter.ts";
 
@@ -34,7 +35,8 @@ export class Source {
   readonly #waiter = new Waiter();
   readonly #connections: SourceConnections;
   readonly #startedAtMs: number;
-  readonly #timers = new Map<"maxStop" | "maxTime", { clear(): void }>();
+  readonly #budget: StopBudget;
+  #maxTime: { clear(): void } | null = null;
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
   #journal: Journal | null = null;
@@ -60,8 +62,6 @@ export class Source {
   #refusal: AbortMessage | null = null;
   #discarded = false;
   #firstPageAtMs: number | null = null;
-  #stoppedAtMs: number | null = null;
-  #holdMs = 0;
   #sourceState: MigrationResult["sourceState"] = null;
   #destinationState: MigrationResult["destinationState"] = null;
   #lastState: SourceState = "connecting";
@@ -79,6 +79,11 @@ export class Source {
       migrationId: crypto.getRandomValues(new Uint8Array(16)),
     };
     this.#startedAtMs = options.clock.now();
+    this.#budget = new StopBudget({
+      clock: options.clock,
+      maxStopMs: options.limits.maxStopMs,
+      giveUp: (reason) => this.#interrupt(reason),
+    });
     this.#machine = new StateMachine<SourceState>("connecting", {
       transitions: sourceTransitions,
       entered: options.entered,
@@ -132,7 +137,8 @@ export class Source {
     } finally {
       signal.removeEventListener("abort", interrupt);
       vm.onEnd = null;
-      for (const timer of this.#timers.values()) timer.clear();
+      this.#budget.end();
+      this.#maxTime?.clear();
       await this.#link?.finish(1_000);
       // One that no link has taken over.
       if (this.#link?.started !== true) await this.#opened?.connection.finish(1_000);
@@ -203,22 +209,19 @@ export class Source {
     if (connection.closed) throw new MigrationError("cut", "Cannot go on: the connection is lost");
     link.start(connection);
     if (maxTimeMs !== undefined) {
-      this.#timers.set(
-        "maxTime",
-        clock.timer(maxTimeMs - (clock.now() - this.#startedAtMs), () => {
-          if (!(this.state in { starting: 1, setup: 1, copying: 1 })) return;
-          this.#interrupt(
-            new MigrationError(
-              "timeout",
-              `Cannot finish in ${maxTimeMs} ms: the VM writes faster than it is copied`,
-              {
-                hint:
-                  "raise --max-time, --max-bandwidth or --downtime-limit, or give --auto-converge",
-              },
-            ),
-          );
-        }),
-      );
+      this.#maxTime = clock.timer(maxTimeMs - (clock.now() - this.#startedAtMs), () => {
+        if (!(this.state in { starting: 1, setup: 1, copying: 1 })) return;
+        this.#interrupt(
+          new MigrationError(
+            "timeout",
+            `Cannot finish in ${maxTimeMs} ms: the VM writes faster than it is copied`,
+            {
+              hint:
+                "raise --max-time, --max-bandwidth or --downtime-limit, or give --auto-converge",
+            },
+          ),
+        );
+      });
     }
     this.#waiter.check();
     this.#pages = await vm.start(live);
@@ -299,10 +302,9 @@ export class Source {
 
   /** From here on `--max-stop` counts, and silence is noticed sooner. */
   #vmStopped(): void {
-    if (this.#stoppedAtMs !== null) return;
+    if (this.#budget.stoppedAtMs !== null) return;
     const { vm, clock } = this.#options;
-    this.#stoppedAtMs = vm.stoppedAtMs ?? clock.now();
-    this.#armMaxStop();
+    this.#budget.begin(vm.stoppedAtMs ?? clock.now());
     this.#link!.vmStopped();
   }
 
@@ -499,7 +501,7 @@ export class Source {
     this.#waiter.shield();
     // What waits for the administrator's word waits no longer.
     this.#alarm!.goOn();
-    this.#clearTimer("maxStop");
+    this.#budget.end();
   }
 
   /** Waits after the release: a cut, or the operator, ends it with the outcome unknown. */
@@ -516,7 +518,7 @@ export class Source {
   async #abort(error: unknown): Promise<"forward"> {
     const { vm, clock } = this.#options;
     await this.#enter("aborting");
-    this.#clearTimer("maxStop");
+    this.#budget.end();
     this.#pages?.close();
     const end = await vm.cancel().catch(asError);
     if (end instanceof Error) {
@@ -698,29 +700,6 @@ export class Source {
 
   // ---- timers ----
 
-  #armMaxStop(): void {
-    const { clock, limits } = this.#options;
-    const usedMs = clock.now() - this.#stoppedAtMs! - this.#holdMs;
-    this.#timers.set(
-      "maxStop",
-      clock.timer(Math.max(0, limits.maxStopMs - usedMs), () =>
-        this.#interrupt(
-          new MigrationError(
-            "timeout",
-            `Cannot finish within --max-stop: the VM was stopped for ${limits.maxStopMs} ms`,
-            {
-              hint: "raise --max-stop, or lower --downtime-limit so that less is left for the stop",
-            },
-          ),
-        )),
-    );
-  }
-
-  #clearTimer(name: "maxStop" | "maxTime"): void {
-    this.#timers.get(name)?.clear();
-    this.#timers.delete(name);
-  }
-
   #roundClosed(closed: RoundStatistics, vmStopped: boolean): void {
     const { vm, maxRounds, limits, onRound } = this.#options;
     onRound?.(closed);
@@ -743,16 +722,10 @@ export class Source {
 
   /** Moves on; what a hook holds while the VM is stopped counts as `holdMs` and nowhere else. */
   async #enter(state: SourceState): Promise<void> {
-    const { clock } = this.#options;
-    const stopTimer = this.#timers.has("maxStop");
-    const fromMs = clock.now();
-    if (stopTimer) this.#clearTimer("maxStop");
+    const over = this.#budget.pause();
     if (state in WAYS_OUT && !(this.state in WAYS_OUT)) this.#lastState = this.state;
     const held = await this.#machine.enter(state);
-    if (stopTimer && state !== "aborting") {
-      if (held) this.#holdMs += clock.now() - fromMs;
-      if (!this.#released) this.#armMaxStop();
-    }
+    if (state !== "aborting") over?.({ held, goOn: !this.#released });
   }
 
   async #createJournal(journals: JournalStore, entry: JournalEntry): Promise<Journal> {
@@ -807,9 +780,9 @@ export class Source {
       rounds: sending?.rounds ?? null,
       monitor: sending?.monitor ?? null,
       setupMs: this.#firstPageAtMs === null ? null : this.#firstPageAtMs - this.#startedAtMs,
-      totalMs: clock.now() - this.#startedAtMs - this.#holdMs,
+      totalMs: clock.now() - this.#startedAtMs - this.#budget.holdMs,
       downtimeMs: this.#downtimeMs(),
-      holdMs: this.#holdMs,
+      holdMs: this.#budget.holdMs,
       bytes: {
         guest: this.rounds.reduce((sum, round) => sum + round.bytes, 0),
         wire: this.wireBytes,
@@ -831,10 +804,13 @@ export class Source {
   /** An upper bound by one way: RUNNING received - STOP received - (RUNNING sent - RESUME, measured over there). */
   #downtimeMs(): number | null {
     const running = this.#running;
-    if (running === null || this.#stoppedAtMs === null || this.#options.vm.before !== "running") {
+    if (
+      running === null || this.#budget.stoppedAtMs === null || this.#options.vm.before !== "running"
+    ) {
       return null;
     }
-    return running.atMs - this.#stoppedAtMs - running.message.sinceResumeUs / 1000 - this.#holdMs;
+    return running.atMs - this.#budget.stoppedAtMs - running.message.sinceResumeUs / 1000 -
+      this.#budget.holdMs;
   }
 }
 
