@@ -9,6 +9,7 @@
 
 import { MigrationError } from "./errors.ts";
 import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "./failure.ts";
+import { CopyLimits } from "./copy_limits.ts";
 import { encodeKey } from "./identity.ts";
 import { DISCARD_WAIT_MS } from "./limits.ts";
 import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
@@ -36,7 +37,7 @@ export class Source {
   readonly #connections: SourceConnections;
   readonly #startedAtMs: number;
   readonly #budget: StopBudget;
-  #maxTime: { clear(): void } | null = null;
+  readonly #limits: CopyLimits;
   #opened: Opened | null = null;
   #link: SourceLink | null = null;
   #journal: Journal | null = null;
@@ -82,6 +83,15 @@ export class Source {
     this.#budget = new StopBudget({
       clock: options.clock,
       maxStopMs: options.limits.maxStopMs,
+      giveUp: (reason) => this.#interrupt(reason),
+    });
+    this.#limits = new CopyLimits({
+      clock: options.clock,
+      vm: options.vm,
+      maxRounds: options.maxRounds,
+      maxTimeMs: options.maxTimeMs,
+      maxStopMs: options.limits.maxStopMs,
+      copying: () => this.state in { starting: 1, setup: 1, copying: 1 },
       giveUp: (reason) => this.#interrupt(reason),
     });
     this.#machine = new StateMachine<SourceState>("connecting", {
@@ -138,7 +148,7 @@ export class Source {
       signal.removeEventListener("abort", interrupt);
       vm.onEnd = null;
       this.#budget.end();
-      this.#maxTime?.clear();
+      this.#limits.end();
       await this.#link?.finish(1_000);
       // One that no link has taken over.
       if (this.#link?.started !== true) await this.#opened?.connection.finish(1_000);
@@ -178,7 +188,7 @@ export class Source {
   // ---- steps 0 and 1: everything up to the last byte of the VM's stream ----
 
   async #start(): Promise<void> {
-    const { vm, registry, journals, clock, live, peer, maxTimeMs } = this.#options;
+    const { vm, registry, journals, clock, live, peer } = this.#options;
     const { connection, accept, schedule } = this.#opened!;
     await this.#enter("starting");
     const link = this.#link = this.#makeLink(schedule.joinKey());
@@ -208,21 +218,7 @@ export class Source {
     });
     if (connection.closed) throw new MigrationError("cut", "Cannot go on: the connection is lost");
     link.start(connection);
-    if (maxTimeMs !== undefined) {
-      this.#maxTime = clock.timer(maxTimeMs - (clock.now() - this.#startedAtMs), () => {
-        if (!(this.state in { starting: 1, setup: 1, copying: 1 })) return;
-        this.#interrupt(
-          new MigrationError(
-            "timeout",
-            `Cannot finish in ${maxTimeMs} ms: the VM writes faster than it is copied`,
-            {
-              hint:
-                "raise --max-time, --max-bandwidth or --downtime-limit, or give --auto-converge",
-            },
-          ),
-        );
-      });
-    }
+    this.#limits.begin(this.#startedAtMs);
     this.#waiter.check();
     this.#pages = await vm.start(live);
     this.#waiter.check();
@@ -231,9 +227,10 @@ export class Source {
   async #copy(): Promise<void> {
     const link = this.#link!;
     const { window } = link;
-    const stream = this.#sending!.stream((closed, vmStopped) =>
-      this.#roundClosed(closed, vmStopped)
-    );
+    const stream = this.#sending!.stream((closed, vmStopped) => {
+      this.#options.onRound?.(closed);
+      this.#limits.roundClosed(closed, vmStopped);
+    });
     await this.#enter("setup");
     for (let more = true; more;) {
       more = await this.#read(stream);
@@ -695,28 +692,6 @@ export class Source {
     // A read of the VM ends only with its stream; QEMU sees its migration fail, and the VM goes on.
     if (this.state in { setup: 1, copying: 1 } || (this.state === "stopping" && !this.#readToEnd)) {
       this.#pages?.close();
-    }
-  }
-
-  // ---- timers ----
-
-  #roundClosed(closed: RoundStatistics, vmStopped: boolean): void {
-    const { vm, maxRounds, limits, onRound } = this.#options;
-    onRound?.(closed);
-    if (maxRounds === undefined || vmStopped) return;
-    if (closed.round + 1 === maxRounds) {
-      // The paper's N: no more rounds, as soon as the rest fits into the stop that is allowed at most.
-      vm.tune({ downtimeLimitMs: limits.maxStopMs }).catch(() => {});
-    } else if (closed.round + 1 > maxRounds) {
-      this.#interrupt(
-        new MigrationError(
-          "timeout",
-          `Cannot finish in ${maxRounds} rounds: what is left does not fit into --max-stop`,
-          {
-            hint: "raise --max-rounds, --max-stop or --max-bandwidth, or give --auto-converge",
-          },
-        ),
-      );
     }
   }
 
