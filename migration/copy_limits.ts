@@ -28,6 +28,8 @@ export interface CopyLimitsOptions {
 export class CopyLimits {
   readonly #options: CopyLimitsOptions;
   #timer: { clear(): void } | null = null;
+  /** The VM's side has answered: the longest stop is allowed, or cannot be. */
+  #tuned = false;
 
   constructor(options: CopyLimitsOptions) {
     this.#options = options;
@@ -57,8 +59,12 @@ export class CopyLimits {
     if (maxRounds === undefined || vmStopped) return;
     if (round + 1 === maxRounds) {
       // The paper's N: no more rounds, as soon as the rest fits into the stop that is allowed at most.
-      vm.tune({ downtimeLimitMs: maxStopMs }).catch(() => {});
-    } else if (round + 1 > maxRounds) {
+      const answered = () => {
+        this.#tuned = true;
+      };
+      vm.tune({ downtimeLimitMs: maxStopMs }).then(answered, answered);
+    } else if (this.#tuned) {
+      // Rounds that were closed before the answer had no chance to be the last: tiny ones may be many.
       giveUp(
         new MigrationError(
           "timeout",

@@ -44,6 +44,24 @@ Deno.test("CopyLimits.roundClosed() allows the longest stop after maxRounds, and
   assert.equal(tuned.length, 1);
 });
 
+Deno.test("CopyLimits.roundClosed() counts the round later from the VM's answer, also when that is a refusal", async () => {
+  for (const refused of [false, true]) {
+    const { tuned, reasons, close } = world({ maxRounds: 2 });
+    for (let round = 0; round < 10; round++) {
+      close(round);
+      await settled();
+    }
+    assert.equal(tuned.length, 1);
+    assert.deepEqual(reasons, []);
+    if (refused) tuned[0]!.answer.reject(new Error("QMP is silent"));
+    else tuned[0]!.answer.resolve();
+    await settled();
+    assert.deepEqual(reasons, []);
+    close(10);
+    assert.equal(reasons.length, 1);
+  }
+});
+
 Deno.test("CopyLimits.roundClosed() is content with a round that the VM's stop closes", () => {
   const { tuned, reasons, close } = world({ maxRounds: 1 });
   close(0);

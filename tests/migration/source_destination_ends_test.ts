@@ -406,7 +406,8 @@ Deno.test("Source.run() asks for a longer downtime once maxRounds are through", 
 Deno.test("Source.run() gives up when a round more than maxRounds did not bring the stop", async () => {
   const { source, run } = await migrate({
     pageCounts: [30],
-    source: { liveRounds: 5 },
+    // Not so tiny that several are closed before QEMU has answered.
+    source: { liveRounds: 8, busy: true },
     sourceOptions: { maxRounds: 2 },
   });
   assert.equal(source.outcome, "aborted");
