@@ -12,7 +12,7 @@ import { abortMessage, asError, journalError, messageOf, unknownOutcome } from "
 import { CopyLimits } from "./copy_limits.ts";
 import { encodeKey } from "./identity.ts";
 import { DISCARD_WAIT_MS } from "./limits.ts";
-import type { AbortMessage, Message, RunningMessage } from "./messages.ts";
+import type { AbortMessage, Message } from "./messages.ts";
 import { quiet } from "./observers.ts";
 import type { Opened } from "./opening.ts";
 import type { PageStream } from "./page_stream.ts";
@@ -24,6 +24,7 @@ import { Sending } from "./sending.ts";
 import { SourceLink } from "./source_link.ts";
 import { joinMigration, openMigration, type SourceConnections } from "./source_opening.ts";
 import type { SourceOptions } from "./source_options.ts";
+import { sourceResult } from "./source_result.ts";
 import { type SourceState, sourceTransitions, StateMachine } from "./states.ts";
 import { StopBudget } from "./stop_budget.ts";
 import { TamperAlarm } from "./tamper_alarm.ts";
@@ -59,7 +60,7 @@ export class Source {
   #finishSaid = false;
   #releaseSaid = false;
   #loaded: { pages: number; records: number } | null = null;
-  #running: { message: RunningMessage; atMs: number } | null = null;
+  #running: { atMs: number; sinceResumeUs: number } | null = null;
   #refusal: AbortMessage | null = null;
   #discarded = false;
   #firstPageAtMs: number | null = null;
@@ -651,7 +652,10 @@ export class Source {
         return;
       case "RUNNING":
         if (!this.#releaseSaid) throw tooEarly(message);
-        this.#running ??= { message, atMs: this.#options.clock.now() };
+        this.#running ??= {
+          atMs: this.#options.clock.now(),
+          sinceResumeUs: message.sinceResumeUs,
+        };
         return;
       case "DISCARDED":
         this.#discarded = true;
@@ -734,58 +738,38 @@ export class Source {
 
   #result(failure: unknown): MigrationResult {
     const { vm, clock, sensitivity, dryRun, agentCpuSeconds, registry } = this.#options;
-    const accept = this.#opened?.accept ?? null;
-    const sending = this.#sending;
-    const common = commonResult({
-      failure,
-      accept,
-      profile: this.#connections.profile.id,
-      registry,
-      vm,
-      sensitivity: sensitivity ?? null,
-      agentCpuSeconds,
-    });
-    return {
-      ...common,
+    return sourceResult({
+      common: commonResult({
+        failure,
+        accept: this.#opened?.accept ?? null,
+        profile: this.#connections.profile.id,
+        registry,
+        vm,
+        sensitivity: sensitivity ?? null,
+        agentCpuSeconds,
+      }),
       id: this.#journal === null ? null : this.id,
-      side: "source",
       dryRun: dryRun ?? false,
-      suite: sending?.mostUsedSuite() ?? common.suite,
-      cpuSeconds: { ...common.cpuSeconds, qemu: this.#qemuSeconds ?? common.cpuSeconds.qemu },
-      rounds: sending?.rounds ?? null,
-      monitor: sending?.monitor ?? null,
-      setupMs: this.#firstPageAtMs === null ? null : this.#firstPageAtMs - this.#startedAtMs,
-      totalMs: clock.now() - this.#startedAtMs - this.#budget.holdMs,
-      downtimeMs: this.#downtimeMs(),
+      before: vm.before,
+      qemuSeconds: this.#qemuSeconds,
+      times: {
+        startedAtMs: this.#startedAtMs,
+        firstPageAtMs: this.#firstPageAtMs,
+        stoppedAtMs: this.#budget.stoppedAtMs,
+        endedAtMs: clock.now(),
+      },
       holdMs: this.#budget.holdMs,
-      bytes: {
-        guest: this.rounds.reduce((sum, round) => sum + round.bytes, 0),
-        wire: this.wireBytes,
-      },
-      mistakes: {
-        detected: sending?.repair.mistakes ?? 0,
-        repaired: sending?.repair.repairedPages ?? 0,
-        hits: sending?.hits ?? [],
-      },
+      sent: this.#sending,
+      wireBytes: this.wireBytes,
       reconnects: this.#link?.reconnects ?? 0,
-      verified: this.#loaded ?? { pages: 0, records: 0 },
-      sourceState: this.#sourceState ?? (dryRun || this.#journal === null ? vm.before : "unknown"),
-      destinationState: this.#destinationState ?? (this.#released ? "unknown" : null),
+      loaded: this.#loaded,
+      running: this.#running,
+      sourceState: this.#sourceState,
+      destinationState: this.#destinationState,
+      released: this.#released,
       lastState: failure === null ? this.state : this.#lastState,
-      warnings: [...common.warnings, ...this.#doubts],
-    };
-  }
-
-  /** An upper bound by one way: RUNNING received - STOP received - (RUNNING sent - RESUME, measured over there). */
-  #downtimeMs(): number | null {
-    const running = this.#running;
-    if (
-      running === null || this.#budget.stoppedAtMs === null || this.#options.vm.before !== "running"
-    ) {
-      return null;
-    }
-    return running.atMs - this.#budget.stoppedAtMs - running.message.sinceResumeUs / 1000 -
-      this.#budget.holdMs;
+      doubts: this.#doubts,
+    });
   }
 }
 
