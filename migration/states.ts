@@ -1,5 +1,5 @@
 /**
- * The two state machines, as data: which state may follow which. `source.ts` and `takeover.ts` take no
+ * The two state machines, as data: which state may follow which. `source_steps.ts` and `takeover.ts` take no
  * step that is not in these tables.
  *
  * Their places in the switchover (PROTOCOL.md section 7):

@@ -1,0 +1,291 @@
+/**
+ * The source's part of the switchover, steps 2 to 5 of PROTOCOL.md section 7.1: from FINISH to RUNNING, and the way
+ * back once SHUT(0) was said.
+ *
+ * Before SHUT(0) whatever fails is thrown, and the VM runs on here; after it only the destination's word brings it
+ * back. A QEMU that dies once its stream is read leaves one way: forward.
+ *
+ * @module
+ */
+
+import { MigrationError } from "./errors.ts";
+import { asError, messageOf, unknownOutcome } from "./failure.ts";
+import type { SourceDialogue } from "./source_dialogue.ts";
+import type { SourceJournal } from "./source_journal.ts";
+import type { SourceLink } from "./source_link.ts";
+import type { SourceOptions } from "./source_options.ts";
+import type { SourceSteps } from "./source_steps.ts";
+import type { StopBudget } from "./stop_budget.ts";
+import type { TamperAlarm } from "./tamper_alarm.ts";
+import type { Waiter } from "./waiter.ts";
+import type { Whereabouts } from "./whereabouts.ts";
+
+/** Between two RELEASEs to a destination that cannot run the VM yet, in milliseconds. */
+const RELEASE_AGAIN_MS = 200;
+/** Between two questions to a QEMU that does not answer, in milliseconds. */
+const ASK_AGAIN_MS = 200;
+
+/** What a {@linkcode SourceSwitchover} works with. */
+export interface SwitchoverParts {
+  options: Pick<SourceOptions, "vm" | "clock" | "keepSource">;
+  waiter: Waiter;
+  steps: SourceSteps;
+  journal: SourceJournal;
+  budget: StopBudget;
+  alarm: TamperAlarm;
+  link: Pick<SourceLink, "connected" | "vmReleased">;
+  dialogue: SourceDialogue;
+  whereabouts: Whereabouts;
+}
+
+/** See the module. */
+export class SourceSwitchover {
+  readonly #options: SwitchoverParts["options"];
+  readonly #waiter: Waiter;
+  readonly #steps: SourceSteps;
+  readonly #journal: SourceJournal;
+  readonly #budget: StopBudget;
+  readonly #alarm: TamperAlarm;
+  readonly #link: SwitchoverParts["link"];
+  readonly #dialogue: SourceDialogue;
+  readonly #whereabouts: Whereabouts;
+  /** The operator's wish to end it, after the release: it can only end the waiting. */
+  #givenUp: MigrationError | null = null;
+  #qemuSeconds: number | null = null;
+
+  constructor(parts: SwitchoverParts) {
+    this.#options = parts.options;
+    this.#waiter = parts.waiter;
+    this.#steps = parts.steps;
+    this.#journal = parts.journal;
+    this.#budget = parts.budget;
+    this.#alarm = parts.alarm;
+    this.#link = parts.link;
+    this.#dialogue = parts.dialogue;
+    this.#whereabouts = parts.whereabouts;
+  }
+
+  /** CPU seconds of QEMU before it was ended; null when it was not. */
+  get qemuSeconds(): number | null {
+    return this.#qemuSeconds;
+  }
+
+  /** Nobody waits any longer for what the destination says: the outcome is unknown, unless it has said it. */
+  giveUp(reason: MigrationError): void {
+    this.#givenUp = reason;
+  }
+
+  /** Says again what the state wants said, on a new connection. */
+  sayAgain(): void {
+    if (this.#steps.state === "discarding") void this.#sayDiscard();
+    else this.#dialogue.sayAgain();
+  }
+
+  /**
+   * Waits while the migration can still be aborted; when QEMU is gone after its stream was read to the end
+   * it can never resume, so `released` is journalled at once and forward is the only way.
+   *
+   * @throws what the waiting was interrupted with; `unknownOutcome` when both are dead
+   */
+  async forwardIfGone(condition: () => boolean): Promise<void> {
+    if (!this.#journal.released) {
+      await this.#waiter.until(() => condition() || this.#whereabouts.gone);
+      if (!this.#whereabouts.gone) return;
+      await this.goForward();
+    }
+    await this.#outcomeKnown(() => condition() || this.#dialogue.refusal !== null);
+    if (condition()) return;
+    // Both are dead, or the copy over there waits for somebody to look at it.
+    await this.#steps.enter("unknown");
+    throw unknownOutcome(new Error(this.#dialogue.refusal!.text));
+  }
+
+  /** QEMU is gone, and everything of it is read. @throws MigrationError `journal`, and nothing has changed */
+  async goForward(): Promise<void> {
+    await this.#journal.append({ state: "released", sourceGone: true });
+    this.#whereabouts.seenGone();
+    this.#waiter.shield();
+    // What waits for the administrator's word waits no longer.
+    this.#alarm.goOn();
+    this.#budget.end();
+  }
+
+  /** Steps 2 to 5. @throws what it failed with; where the state is `finishing` or `releasing` it can still be aborted */
+  async handOver(): Promise<void> {
+    const { vm } = this.#options;
+    if (this.#steps.state !== "finishing") await this.#steps.enter("finishing");
+    this.#dialogue.finish();
+    await this.forwardIfGone(() => this.#dialogue.loaded !== null);
+    if (!this.#journal.released) {
+      await this.#steps.enter("releasing");
+      // While the wire is cut nobody could take the VM, and here it can still run again.
+      await this.forwardIfGone(() => this.#link.connected);
+    }
+    if (!this.#journal.released) {
+      await this.#journal.append({ state: "releasing", counters: await vm.counters() });
+      this.#waiter.check();
+      this.#waiter.shield();
+      const end = await vm.release().catch(asError);
+      if (end instanceof Error) {
+        // SHUT(0) may have been read: neither may run before somebody has looked.
+        await this.#steps.enter("unknown");
+        throw unknownOutcome(end);
+      }
+      if (end === "resumed") {
+        throw new MigrationError("vm", "Cannot release the VM: it runs again at the source", {
+          hint: "somebody cancelled the migration in QEMU; start it again",
+        });
+      }
+      if (end === "gone") this.#whereabouts.seenGone();
+      else this.#whereabouts.source = "postmigrate";
+      try {
+        await this.#journal.append({ state: "released" });
+      } catch (error) {
+        // Without the line no RELEASE may be said: the destination discards, the VM goes on here.
+        if (end === "stopped") return await this.#wayBack(error);
+        await this.#steps.enter("unknown");
+        throw unknownOutcome(error);
+      }
+    }
+    await this.#steps.enter("released");
+    await this.#release();
+  }
+
+  /** RELEASE, until the VM runs over there; the way back if it cannot. */
+  async #release(): Promise<void> {
+    const { vm } = this.#options;
+    const dialogue = this.#dialogue;
+    this.#link.vmReleased();
+    dialogue.release();
+    for (;;) {
+      await this.#outcomeKnown(() =>
+        dialogue.running !== null || dialogue.refusal !== null || dialogue.discarded
+      );
+      if (dialogue.running !== null) break;
+      if (dialogue.discarded) {
+        return await this.#return(
+          new MigrationError("vm", "Cannot run the VM at the destination: it discarded its copy"),
+        );
+      }
+      const refusal = dialogue.takeRefusal()!;
+      const error = new MigrationError(
+        "vm",
+        `Cannot run the VM at the destination: ${refusal.text}`,
+      );
+      if (await this.#seenStopped()) return await this.#wayBack(error);
+      if (this.#whereabouts.gone && refusal.code !== "cannotRun") {
+        await this.#steps.enter("failed");
+        throw unknownOutcome(error);
+      }
+      // It tries again by itself: an answer to each of its answers would only keep both busy.
+      await this.#pause(RELEASE_AGAIN_MS);
+      dialogue.release();
+    }
+    this.#whereabouts.destination = vm.before;
+    await this.#done();
+  }
+
+  /** The VM runs over there: nothing that fails from here on changes that. */
+  async #done(): Promise<void> {
+    const { vm, keepSource = false } = this.#options;
+    const { doubts } = this.#whereabouts;
+    await this.#steps.enter("done");
+    await this.#journal.append({ state: "done" }).catch((error) => doubts.push(messageOf(error)));
+    this.#dialogue.done();
+    if (keepSource || this.#whereabouts.gone) return;
+    this.#qemuSeconds = vm.cpuSeconds();
+    try {
+      await vm.quit();
+      this.#whereabouts.source = "quit";
+    } catch (error) {
+      doubts.push(`Cannot end the source's QEMU: ${messageOf(error)}; never \`cont\` it`);
+    }
+  }
+
+  /** Only a QEMU that is *seen* to hold the VM lets the other copy go: that may be the only one. */
+  async #seenStopped(): Promise<boolean> {
+    const state = await this.#options.vm.status().catch(() => null);
+    if (state === "gone") this.#whereabouts.seenGone();
+    return state === "postmigrate";
+  }
+
+  /** DISCARD, DISCARDED, `cont`: only for a destination that cannot run the VM, or was never told to. */
+  async #wayBack(why: unknown): Promise<void> {
+    const dialogue = this.#dialogue;
+    await this.#steps.enter("discarding");
+    // Our own QEMU may have died since it was seen: DISCARD would take the only copy.
+    if (!this.#whereabouts.gone) {
+      await this.#sayDiscard();
+      await this.#outcomeKnown(() =>
+        dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone
+      );
+    }
+    if (dialogue.discarded) return await this.#return(why);
+    if (!this.#journal.released) {
+      await this.#steps.enter("unknown");
+      throw unknownOutcome(why);
+    }
+    // It could run after all, or our own QEMU is gone: the only copy is over there.
+    await this.#steps.enter("released");
+    await this.#release();
+  }
+
+  /** Each time only with a QEMU that is seen to be there: it may have died since the last time. */
+  async #sayDiscard(): Promise<void> {
+    const { vm } = this.#options;
+    let state: string | null = null;
+    const over = () =>
+      this.#steps.state !== "discarding" || this.#dialogue.running !== null ||
+      this.#dialogue.lost !== null || this.#givenUp !== null;
+    for (; !over(); await this.#pause(ASK_AGAIN_MS)) {
+      state = await vm.status().catch(() => null);
+      if (state !== null) break;
+    }
+    if (state === "gone") this.#whereabouts.seenGone();
+    else if (state !== null) this.#dialogue.discard();
+    this.#waiter.wake();
+  }
+
+  /** The copy over there is gone: the VM goes on here. */
+  async #return(why: unknown): Promise<void> {
+    const { vm } = this.#options;
+    this.#whereabouts.destination = "discarded";
+    await this.#steps.enter("returning");
+    if (this.#whereabouts.gone) {
+      this.#whereabouts.source = "gone";
+      await this.#steps.enter("failed");
+      throw unknownOutcome(why);
+    }
+    if (vm.before === "running") {
+      try {
+        await vm.resume();
+      } catch (cause) {
+        await this.#steps.enter("unknown");
+        throw new MigrationError(
+          "unknownOutcome",
+          `Cannot run the VM at the source again: ${messageOf(cause)}`,
+          { cause },
+        );
+      }
+      this.#whereabouts.source = "running";
+    } else this.#whereabouts.source = "postmigrate";
+    await this.#journal.appendAborted();
+    await this.#steps.enter("aborted");
+    throw why;
+  }
+
+  /** Waits after the release: a cut, or the operator, ends it with the outcome unknown. */
+  async #outcomeKnown(condition: () => boolean): Promise<void> {
+    const ended = () => this.#dialogue.lost ?? this.#givenUp;
+    await this.#waiter.until(() => condition() || ended() !== null);
+    if (condition()) return;
+    await this.#steps.enter("unknown");
+    throw unknownOutcome(ended());
+  }
+
+  async #pause(ms: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#options.clock.timer(ms, resolve);
+    await promise;
+  }
+}
