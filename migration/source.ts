@@ -149,9 +149,11 @@ export class Source {
       vm.onEnd = null;
       this.#budget.end();
       this.#limits.end();
+      this.#switchover?.[Symbol.dispose]();
       await this.#link?.finish(1_000);
       // One that no link has taken over.
       if (this.#link?.started !== true) await this.#opened?.connection.finish(1_000);
+      this.#alarm?.[Symbol.dispose]();
       this.#sending?.[Symbol.dispose]();
       this.#opened?.schedule[Symbol.dispose]();
       this.#journal.close();

@@ -139,8 +139,11 @@ export class SourceCopy {
     const link = this.#link;
     for (let any = false;; any = true) {
       link.window.flush();
-      void link.drained().then(() => this.#waiter.wake());
-      await this.#forwardIfGone(() => link.idle && !link.window.full && !this.#alarm.asking);
+      await this.#forwardIfGone(() => {
+        // Each time anew: a PING, or another connection, may have kept it busy since.
+        if (!link.idle) void link.drained().then(() => this.#waiter.wake());
+        return link.idle && !link.window.full && !this.#alarm.asking;
+      });
       if (!this.#sending.repair.resend()) return any;
     }
   }

@@ -27,7 +27,7 @@ const ASK_AGAIN_MS = 200;
 
 /** What a {@linkcode SourceSwitchover} works with. */
 export interface SwitchoverParts {
-  options: Pick<SourceOptions, "vm" | "clock" | "keepSource">;
+  options: Pick<SourceOptions, "vm" | "clock" | "limits" | "signal" | "keepSource">;
   waiter: Waiter;
   steps: SourceSteps;
   journal: SourceJournal;
@@ -39,7 +39,7 @@ export interface SwitchoverParts {
 }
 
 /** See the module. */
-export class SourceSwitchover {
+export class SourceSwitchover implements Disposable {
   readonly #options: SwitchoverParts["options"];
   readonly #waiter: Waiter;
   readonly #steps: SourceSteps;
@@ -51,6 +51,8 @@ export class SourceSwitchover {
   readonly #whereabouts: Whereabouts;
   /** The operator's wish to end it, after the release: it can only end the waiting. */
   #givenUp: MigrationError | null = null;
+  /** Until the operator's wish to end it counts, where forward was the only way. */
+  #patience: { clear(): void } | null = null;
   #qemuSeconds: number | null = null;
 
   constructor(parts: SwitchoverParts) {
@@ -73,6 +75,11 @@ export class SourceSwitchover {
   /** Nobody waits any longer for what the destination says: the outcome is unknown, unless it has said it. */
   giveUp(reason: MigrationError): void {
     this.#givenUp = reason;
+  }
+
+  /** Ends its timer. */
+  [Symbol.dispose](): void {
+    this.#patience?.clear();
   }
 
   /** Says again what the state wants said, on a new connection. */
@@ -108,6 +115,17 @@ export class SourceSwitchover {
     // What waits for the administrator's word waits no longer.
     this.#alarm.goOn();
     this.#budget.end();
+    this.#waitWithin();
+  }
+
+  /** Who asked for the end before waits for the way forward for as long as it may be without a connection, and no longer. */
+  #waitWithin(): void {
+    const { signal, clock, limits } = this.#options;
+    if (!signal.aborted) return;
+    this.#patience = clock.timer(limits.reconnectMs, () => {
+      this.giveUp(new MigrationError("interrupted", "Cannot go on: the migration was cancelled"));
+      this.#waiter.wake();
+    });
   }
 
   /** Steps 2 to 5. @throws what it failed with; where the state is `finishing` or `releasing` it can still be aborted */

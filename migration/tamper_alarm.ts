@@ -33,10 +33,11 @@ export interface TamperAlarmOptions {
 }
 
 /** See the module. */
-export class TamperAlarm {
+export class TamperAlarm implements Disposable {
   readonly #options: TamperAlarmOptions;
   readonly #mistakes: SpacedNotes;
   #asking = false;
+  #over = false;
 
   constructor(options: TamperAlarmOptions) {
     this.#options = options;
@@ -67,6 +68,11 @@ export class TamperAlarm {
     this.#options.flush();
   }
 
+  /** The migration has ended: an answer that comes now changes nothing. */
+  [Symbol.dispose](): void {
+    this.#over = true;
+  }
+
   #note(what: string): void {
     const count = this.#mistakes.count();
     if (count === 0) return;
@@ -88,6 +94,8 @@ export class TamperAlarm {
     // Who cannot be asked has not said to go on.
     void Promise.try(askTamper, alarm.message).catch(() => false).then((goOn) => {
       this.#asking = false;
+      // Nothing can be sealed any more.
+      if (this.#over) return;
       if (goOn) this.goOn();
       else giveUp(alarm);
       answered();

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { FRAME_DATA } from "../../migration/frame.ts";
 import { MAX_TRIES } from "../../migration/limits.ts";
 import type { Fault, Unit } from "../support/fault_injector.ts";
-import { migrate, SimulatedMigration } from "../support/simulated_migration.ts";
+import { migrate, SimulatedMigration, usualLimits } from "../support/simulated_migration.ts";
 
 /** A record whose frame has so many bytes. */
 function isRecord({ direction, bytes }: Unit, options: { from: number; to?: number }): boolean {
@@ -135,4 +135,28 @@ Deno.test("Source.run() ends with the outcome unknown when the repairs cost more
   const { source } = await run.run();
   assert.equal(source.outcome, "unknown", source.error?.message);
   assert.equal(run.world.destinationRan, false);
+});
+
+Deno.test("Source.run() ends with the outcome unknown when Ctrl-C led to a QEMU that is gone, and the destination never loads", async () => {
+  const loads = Promise.withResolvers<void>();
+  await using run = new SimulatedMigration({
+    ...oneState,
+    // Its disk takes no line. Its agent answers PING meanwhile.
+    destinationEntered: (state) => state === "loading" ? loads.promise : undefined,
+    sourceEntered: (state, it) => {
+      if (state === "finishing") void it.clock.sleep(20).then(() => it.stopSource.abort());
+      if (state === "aborting") it.killSource();
+    },
+  });
+  const { sourceEnds, destinationEnds } = run.start();
+  const source = await Promise.race([
+    sourceEnds,
+    run.clock.sleep(2 * usualLimits.reconnectMs).then(() => null),
+  ]);
+  assert.ok(source !== null, `it waits in ${run.source.state}\n${run.world.log.join("\n")}`);
+  assert.equal(source.outcome, "unknown");
+  assert.ok(run.sourceJournals.states.includes("released"));
+  loads.resolve();
+  run.stopDestination.abort();
+  await destinationEnds;
 });

@@ -17,6 +17,7 @@ import { Waiter } from "../../migration/waiter.ts";
 import { Whereabouts } from "../../migration/whereabouts.ts";
 import { HandClock } from "../support/hand_clock.ts";
 import { MemoryJournals } from "../support/memory_journal.ts";
+import { usualLimits } from "../support/simulated_migration.ts";
 
 const loaded = { type: "LOADED", pages: 3, records: 4 } as const;
 const running = {
@@ -90,7 +91,12 @@ async function world(options: {
     cpuSeconds: () => 9,
   };
   const switchover = new SourceSwitchover({
-    options: { vm: vm as SourceVm, clock },
+    options: {
+      vm: vm as SourceVm,
+      clock,
+      limits: usualLimits,
+      signal: new AbortController().signal,
+    },
     waiter,
     steps,
     journal,
