@@ -98,7 +98,7 @@ export class QemuVm implements AsyncDisposable {
 
   /** Whether the process is gone and everything that it said was read. */
   get hasGone(): boolean {
-    return this.qmp.hasEnded && isGone(this.process);
+    return this.qmp.readToEnd && isGone(this.process);
   }
 
   /** Run state and migration now; null when QEMU does not answer just now or QMP has closed. */
@@ -168,7 +168,8 @@ export class QemuVm implements AsyncDisposable {
   /** Whether the process is gone within `timeoutMs`. */
   async goneWithin(timeoutMs: number): Promise<boolean> {
     const deadlineMs = performance.now() + timeoutMs;
-    while (!this.hasGone) {
+    // What it said last does not matter to who ends it.
+    while (!this.qmp.hasEnded || !isGone(this.process)) {
       if (performance.now() >= deadlineMs) return false;
       await delay(GONE_POLL_MS / 5);
     }

@@ -47,7 +47,7 @@ export interface QmpEvent {
  * ```
  */
 export class QmpClient implements AsyncDisposable {
-  /** Resolves when the connection has ended *and* everything that QEMU had said was read and handed out. Never rejects. */
+  /** Resolves when the connection has ended and nothing more is handed out. Never rejects. */
   readonly closed: Promise<void>;
 
   readonly #conn: Deno.UnixConn;
@@ -60,6 +60,7 @@ export class QmpClient implements AsyncDisposable {
   #writing: Promise<void> = Promise.resolve();
   #end: QmpError | null = null;
   #hasEnded = false;
+  #readToEnd = false;
 
   private constructor(conn: Deno.UnixConn, path: string) {
     this.#conn = conn;
@@ -97,9 +98,14 @@ export class QmpClient implements AsyncDisposable {
     return this.#conn;
   }
 
-  /** Whether the connection has ended and everything was read. */
+  /** Whether the connection has ended. */
   get hasEnded(): boolean {
     return this.#hasEnded;
+  }
+
+  /** Whether it was QEMU who ended it, and everything that it had said was handed out: a RESUME among it was heard. */
+  get readToEnd(): boolean {
+    return this.#readToEnd;
   }
 
   /** Commands that QEMU has not answered yet, those given up included. */
@@ -203,6 +209,7 @@ export class QmpClient implements AsyncDisposable {
         error instanceof Deno.errors.BrokenPipe;
       if (this.#end === null && !reset) this.#stop(asQmpError(error, this.#path));
     }
+    this.#readToEnd = this.#end === null;
     const end = this.#stop(
       new QmpError("closed", `Cannot use ${this.#path}: QEMU closed the connection`),
     );

@@ -192,6 +192,7 @@ socketTest(
       await assert.rejects(client.execute("quit"), hasCode("closed"));
       await client.closed;
       assert.equal(client.hasEnded, true);
+      assert.equal(client.readToEnd, true);
       assert.deepEqual(events.map(({ name, hostTimeMs }) => [name, hostTimeMs]), [[
         "SHUTDOWN",
         7000.25,
@@ -219,6 +220,9 @@ socketTest("QmpClient closes the connection when an answer belongs to no command
   await withClient(path, behaviour, async (client) => {
     await assert.rejects(client.execute("query-a"), hasCode("protocol"));
     await client.closed;
+    assert.equal(client.hasEnded, true);
+    // What QEMU said behind it was not heard.
+    assert.equal(client.readToEnd, false);
   });
 });
 
