@@ -32,6 +32,7 @@ export class QemuRecovery implements AsyncDisposable {
   readonly #process: ProcessIdentity;
   readonly #vm: QemuVm | null;
   readonly #lock: QemuLock | null;
+  #hasRun = false;
 
   private constructor(
     parts: { process: ProcessIdentity; vm: QemuVm | null; lock: QemuLock | null },
@@ -39,6 +40,14 @@ export class QemuRecovery implements AsyncDisposable {
     this.#process = parts.process;
     this.#vm = parts.vm;
     this.#lock = parts.lock;
+    parts.vm?.qmp.on(({ name }) => {
+      if (name === "RESUME") this.#hasRun = true;
+    });
+  }
+
+  /** Whether it was seen to run since `attach`, however it stands now. */
+  get hasRun(): boolean {
+    return this.#hasRun;
   }
 
   /**

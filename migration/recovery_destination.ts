@@ -172,11 +172,12 @@ export class DestinationRecovery implements Disposable {
       await this.#run();
       return null;
     } catch (error) {
-      const { runState } = await this.#options.vm.status();
+      const { vm } = this.#options;
+      const { runState } = await vm.status();
       if (runState === "running") return null;
-      // As it was loaded: a `cont` that QEMU refused.
+      // As it was loaded: a `cont` that QEMU refused. One whose answer was lost may have worked for a while.
       const stands = runState === "paused" || runState === "prelaunch";
-      return { text: messageOf(error), neverRan: now === "loaded" && stands };
+      return { text: messageOf(error), neverRan: now === "loaded" && stands && !vm.hasRun };
     }
   }
 

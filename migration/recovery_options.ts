@@ -19,6 +19,8 @@ import type { Outcome } from "./result.ts";
 
 /** A QEMU after a crash of its agent. */
 export interface RecoveryVm {
+  /** Whether it was seen to run since this began, however it stands now. */
+  readonly hasRun: boolean;
   /** How it stands; run state `gone` when its process is. */
   status(): Promise<VmStatus & { counters: MigrationCounters | null }>;
   /** `cont`; resolves when it runs. @throws with QEMU's words */

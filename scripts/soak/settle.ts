@@ -67,6 +67,7 @@ function journal(entries: JournalEntry[], beforeTaking = () => {}): Journal {
 
 function sourceVm(vm: MicroSource): RecoveryVm {
   return {
+    hasRun: false,
     async status() {
       const runState = await vm.status();
       const migration = runState === "postmigrate" ? "completed" : null;
@@ -81,6 +82,9 @@ function sourceVm(vm: MicroSource): RecoveryVm {
 
 function destinationVm({ destination: { vm, loaded } }: Leftovers): RecoveryVm {
   return {
+    get hasRun() {
+      return vm.hasRun;
+    },
     async status() {
       return {
         runState: await vm.status(),

@@ -264,6 +264,23 @@ Deno.test("recover() discards no copy that may have run: it is mended, and recov
   assert.equal(run.world.destination, "running");
 });
 
+Deno.test("recover() discards no copy whose `cont` was not answered, which ran all the same and was stopped", async () => {
+  await using run = await crashed({ source: "released" });
+  const { destinationVm, world } = run;
+  const cont = destinationVm.run.bind(destinationVm);
+  destinationVm.run = async () => {
+    await cont();
+    world.destination = "paused";
+    throw new Error("no answer came");
+  };
+  const { source, destination } = await recoverBoth(run, "destination");
+  assert.deepEqual(world.violations, []);
+  assert.equal(source.outcome, "unknown");
+  assert.equal(destination.outcome, "unknown");
+  assert.equal(world.source, "postmigrate");
+  assert.equal(world.destination, "paused");
+});
+
 Deno.test("recover() changes nothing when both have the VM, and says so", async () => {
   await using run = await crashed({ source: "done" });
   await run.sourceVm.resume().catch(() => {});

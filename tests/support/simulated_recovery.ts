@@ -31,6 +31,7 @@ export interface RecoverySide {
 /** The source's QEMU, as `recover` sees it. */
 export function sourceRecoveryVm({ world, sourceVm }: SimulatedMigration): RecoveryVm {
   return {
+    hasRun: false,
     status: async () => {
       await Promise.resolve();
       const runState = world.source;
@@ -53,7 +54,11 @@ export function sourceRecoveryVm({ world, sourceVm }: SimulatedMigration): Recov
 
 /** The destination's. */
 export function destinationRecoveryVm({ world, destinationVm }: SimulatedMigration): RecoveryVm {
+  const ranBefore = world.destinationRan;
   return {
+    get hasRun() {
+      return world.destinationRan && !ranBefore;
+    },
     status: async () => {
       await Promise.resolve();
       const runState = world.destination;
