@@ -165,11 +165,11 @@ export class Destination {
         this.#heard.waiter.wake();
       },
       onFault: (error) => {
-        if (this.#place.bound !== null) this.#heard.waiter.interrupt(error);
+        if (this.#place.bound === candidate()) this.#heard.waiter.interrupt(error);
         else this.#place.giveUp(candidate().admitted);
       },
       onLost: (error) => {
-        if (this.#place.bound !== null) this.#heard.lose(error);
+        if (this.#place.bound === candidate()) this.#heard.lose(error);
         else this.#place.giveUp(candidate().admitted);
       },
     };
@@ -223,15 +223,16 @@ export class Destination {
 
   #land(candidate: Candidate, record: RecordContent): void | Promise<void> {
     if (this.#place.closed) return;
-    if (this.#place.bound === null) {
+    if (this.#place.bound !== candidate) {
       this.#place.bind(candidate);
       this.#heard.waiter.wake();
     }
     return candidate.land(record);
   }
 
-  #handle({ link }: Candidate, message: Message): void {
-    if (this.#place.bound === null && message.type !== "PING") {
+  #handle(candidate: Candidate, message: Message): void {
+    const { link } = candidate;
+    if (this.#place.bound !== candidate && message.type !== "PING") {
       // Whatever it says before the first record opened ends this connection, and nothing else.
       throw new MigrationError("protocol", `Cannot go on: ${message.type} came before a record`);
     }

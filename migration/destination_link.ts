@@ -155,12 +155,12 @@ export class DestinationLink implements Disposable {
     if (this.#over) return connection[Symbol.dispose]();
     this.#waitFor(connection);
     await this.letGo();
-    // Who takes over and then reads nothing is not there either.
-    this.waitForAnother(() => this.#events.onLost(lost()));
-    // One that came meanwhile is later.
+    // One that came meanwhile is later; and it may be over.
     if (this.#attempt !== attempt || this.#next !== connection) {
       return connection[Symbol.dispose]();
     }
+    // Who takes over and then reads nothing is not there either.
+    this.waitForAnother(() => this.#events.onLost(lost()));
     let said = 0;
     for (const sequence of this.damaged.above(position)) {
       connection.send({ type: "MISTAKE", lane: 0, sequence });
@@ -212,6 +212,7 @@ export class DestinationLink implements Disposable {
     this.#over = true;
     this.#drop();
     this.#next?.[Symbol.dispose]();
+    this.#next = null;
     this.#clearTimers();
     this.#opener[Symbol.dispose]();
   }

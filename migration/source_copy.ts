@@ -47,6 +47,9 @@ export class SourceCopy {
   #pages: PageSource | null = null;
   #firstPageAtMs: number | null = null;
   #readToEnd = false;
+  #draining: Promise<void> | null = null;
+  /** What the VM says; null once STATE is sealed. */
+  #stream: PageStream | null = null;
 
   constructor(parts: CopyParts) {
     this.#options = parts.options;
@@ -79,7 +82,7 @@ export class SourceCopy {
   /** Everything up to the last byte of the VM's stream, and everything of it acknowledged. @throws what stopped it */
   async run(): Promise<void> {
     const { window } = this.#link;
-    const stream = this.#sending.stream((closed, vmStopped) => {
+    const stream = this.#stream = this.#sending.stream((closed, vmStopped) => {
       this.#options.onRound?.(closed);
       this.#limits.roundClosed(closed, vmStopped);
     });
@@ -87,26 +90,34 @@ export class SourceCopy {
     for (let more = true; more;) {
       more = await this.#read(stream);
       if (this.#steps.state === "setup" && stream.setupSealed) await this.#openGate(stream);
+      // Behind the gate nothing is held back: all that the VM has to say is here.
+      this.#readToEnd = !more && stream.hasStopped;
       if (this.#steps.state === "copying" && stream.hasStopped) await this.#stopping();
       // Nothing lies about while the connection is idle, and a busy one gets whole slabs.
       if (this.#link.idle || window.full) window.flush();
       // While the administrator is asked nothing more is sent that could be damaged.
       if (window.full || this.#alarm.asking) {
-        await this.#waiter.until(() => !window.full && !this.#alarm.asking);
-      } else this.#waiter.check();
+        const ready = () => !window.full && !this.#alarm.asking;
+        if (this.#readToEnd) await this.#forwardIfGone(ready);
+        else await this.#waiter.until(ready);
+      } else if (!this.#readToEnd) this.#waiter.check();
     }
     if (this.#steps.state !== "stopping") {
       throw new MigrationError("vm", "Cannot migrate the VM: its stream ended before it stopped");
     }
-    this.#readToEnd = true;
-    stream.end();
-    await this.#resend();
     await this.mend();
   }
 
-  /** The last round sends dirty OR mistake: until everything is acknowledged and nothing is marked (PROTOCOL.md section 5). */
+  /**
+   * The last round sends dirty OR mistake: STATE, unless it is sent, then until everything is acknowledged and nothing is
+   * marked (PROTOCOL.md section 5).
+   */
   async mend(): Promise<void> {
     const { window } = this.#link;
+    const stream = this.#stream;
+    this.#stream = null;
+    stream?.end();
+    await this.#resend();
     do {
       window.flush();
       await this.#forwardIfGone(() => this.#link.acknowledged >= this.#sending.lastSequence);
@@ -141,11 +152,19 @@ export class SourceCopy {
       link.window.flush();
       await this.#forwardIfGone(() => {
         // Each time anew: a PING, or another connection, may have kept it busy since.
-        if (!link.idle) void link.drained().then(() => this.#waiter.wake());
+        if (!link.idle) this.#wakeWhenDrained();
         return link.idle && !link.window.full && !this.#alarm.asking;
       });
       if (!this.#sending.repair.resend()) return any;
     }
+  }
+
+  /** One waits at a time, however often somebody asks. */
+  #wakeWhenDrained(): void {
+    this.#draining ??= this.#link.drained().then(() => {
+      this.#draining = null;
+      this.#waiter.wake();
+    });
   }
 
   async #read(stream: PageStream): Promise<boolean> {

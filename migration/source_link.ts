@@ -11,6 +11,7 @@
 
 import type { Connection } from "./connection.ts";
 import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
 import {
   JOIN_BACKOFF_MS,
   JOIN_TIMEOUT_MS,
@@ -284,7 +285,17 @@ export class SourceLink implements Disposable {
       const have = await readHave(next);
       if (this.#closed) return true;
       if (have === null) return false;
-      this.#goOn(next, have);
+      try {
+        this.#goOn(next, have);
+      } catch (cause) {
+        if (this.#closed) return true;
+        // Whoever answers next says the same, and our own side fails again.
+        this.#lost(
+          cause instanceof MigrationError
+            ? cause
+            : new MigrationError("vm", `Cannot join again: ${messageOf(cause)}`, { cause }),
+        );
+      }
       return true;
     } catch (failure) {
       // A stranger, or nobody, answered; or what was said broke on the way. Only what somebody who has proven the join

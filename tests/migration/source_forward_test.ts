@@ -160,3 +160,40 @@ Deno.test("Source.run() ends with the outcome unknown when Ctrl-C led to a QEMU 
   run.stopDestination.abort();
   await destinationEnds;
 });
+
+for (const windowBytes of [2 ** 20, 4096]) {
+  for (const seed of [0, 1, 2, 3]) {
+    Deno.test(`Source.run() goes forward when its QEMU dies once its last byte is read, window ${windowBytes}, seed ${seed}`, async () => {
+      let ended = false;
+      await using run = new SimulatedMigration({
+        pageCounts: [40],
+        seed,
+        source: { liveRounds: 1 },
+        limits: { windowBytes },
+        // The window stays full for a while.
+        fault: ({ direction }) =>
+          ended && direction === "back" ? { kind: "delay", ms: 200 } : undefined,
+        prepare: ({ sourceVm, clock }) => {
+          const start = sourceVm.start.bind(sourceVm);
+          sourceVm.start = async (live) => {
+            const pages = await start(live);
+            const next = pages.next.bind(pages);
+            pages.next = async (events) => {
+              const more = await next(events);
+              if (!more) {
+                ended = true;
+                void clock.sleep(20).then(() => run.killSource());
+              }
+              return more;
+            };
+            return pages;
+          };
+        },
+      });
+      const { source, destination } = await run.run();
+      const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+      assert.equal(source.outcome, "completed", story);
+      assert.equal(destination.outcome, "completed", story);
+    });
+  }
+}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { defaultRegistry } from "../../ciphers/registry.ts";
 import { Connection } from "../../migration/connection.ts";
-import type { MigrationError } from "../../migration/errors.ts";
+import { MigrationError } from "../../migration/errors.ts";
 import { FrameReader } from "../../migration/frame.ts";
 import { JOIN_TIMEOUT_MS, PING_INTERVAL_MS } from "../../migration/limits.ts";
 import type { Message } from "../../migration/messages.ts";
@@ -46,6 +46,7 @@ class Rig implements Disposable {
       answers?: (there: Connection, dial: number) => void | Promise<void>;
       joins?: (dial: number, signal: AbortSignal) => Promise<void>;
       reconnectMs?: number;
+      onMistake?: (sequence: number) => void;
     } = {},
   ) {
     const { clock, told } = this;
@@ -68,7 +69,10 @@ class Rig implements Disposable {
         onMessage: ({ type }) => told.push(type),
         onAcknowledged: () => {},
         onPulse: () => told.push("pulse"),
-        onMistake: (sequence) => told.push(`mistake ${sequence}`),
+        onMistake: (sequence) => {
+          told.push(`mistake ${sequence}`);
+          options.onMistake?.(sequence);
+        },
         onCut: () => told.push("cut"),
         onJoined: () => told.push("joined"),
         onLost: (error) => {
@@ -169,6 +173,24 @@ Deno.test("SourceLink takes a HAVE past what it sent when each record between wa
   rig.cut();
   await rig.clock.sleep(100);
   assert.deepEqual(rig.heard, ["cut", "mistake 7", "mistake 8", "joined"]);
+  await rig.end();
+});
+
+Deno.test("SourceLink gives up when a record that was damaged cannot be opened again after a JOIN", async () => {
+  using rig = new Rig({
+    answers: (there) => {
+      there.send({ type: "MISTAKE", lane: 0, sequence: 2 });
+      there.send(have(4));
+    },
+    onMistake: () => {
+      throw new MigrationError("vm", "Cannot open our own record 2: the suite failed");
+    },
+  });
+  rig.put(1, 3);
+  rig.cut();
+  await rig.clock.sleep(3_000);
+  assert.deepEqual(rig.heard, ["cut", "mistake 2", "lost"]);
+  assert.equal(rig.lost?.code, "vm");
   await rig.end();
 });
 
