@@ -1,35 +1,14 @@
 import assert from "node:assert/strict";
 import { defaultRegistry } from "../../ciphers/registry.ts";
-import { Connection } from "../../migration/connection.ts";
 import { DestinationLink } from "../../migration/destination_link.ts";
-import { FrameReader } from "../../migration/frame.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
 import { RecordOpener } from "../../migration/record_opener.ts";
 import { SealedBodyReader } from "../../migration/sealed_bodies.ts";
+import { connected } from "../support/connected.ts";
 import { FakeClock } from "../support/fake_clock.ts";
-import { loopbackPair } from "../support/loopback.ts";
 
 // Opens libcrypto, which outlives a test.
 const suites = [defaultRegistry().get("aes-256-gcm")];
-
-/** Both ends of a connection that has shaken hands. */
-function connected(clock: FakeClock): [Connection, Connection] {
-  const ends = loopbackPair();
-  const key = (first: number) => new Uint8Array(32).fill(first);
-  return [0, 1].map((side) =>
-    new Connection({
-      transport: ends[side]!,
-      reader: new FrameReader(ends[side]!),
-      keys: {
-        sendKey: key(1 + side),
-        receiveKey: key(2 - side),
-        handshakeHash: new Uint8Array(32),
-      },
-      clock,
-      onCut: () => {},
-    })
-  ) as [Connection, Connection];
-}
 
 Deno.test("DestinationLink takes nobody in once it is disposed, a JOIN under way among them", async () => {
   using clock = new FakeClock();

@@ -1,36 +1,15 @@
 import assert from "node:assert/strict";
 import { defaultRegistry } from "../../ciphers/registry.ts";
-import { Connection } from "../../migration/connection.ts";
+import type { Connection } from "../../migration/connection.ts";
 import { MigrationError } from "../../migration/errors.ts";
-import { FrameReader } from "../../migration/frame.ts";
 import { JOIN_TIMEOUT_MS, PING_INTERVAL_MS } from "../../migration/limits.ts";
 import type { Message } from "../../migration/messages.ts";
 import { SourceLink } from "../../migration/source_link.ts";
+import { connected } from "../support/connected.ts";
 import { FakeClock } from "../support/fake_clock.ts";
-import { loopbackPair } from "../support/loopback.ts";
 
 // Opened here: a library that a test opens would count as its leak.
 defaultRegistry();
-
-/** A connection as a handshake leaves it: both ends. */
-function connected(clock: FakeClock): [Connection, Connection] {
-  const ends = loopbackPair();
-  const key = (first: number) => new Uint8Array(32).fill(first);
-  return [0, 1].map((side) => {
-    const transport = ends[side]!;
-    return new Connection({
-      transport,
-      reader: new FrameReader(transport),
-      keys: {
-        sendKey: key(1 + side),
-        receiveKey: key(2 - side),
-        handshakeHash: new Uint8Array(32),
-      },
-      clock,
-      onCut: () => {},
-    });
-  }) as [Connection, Connection];
-}
 
 /** A link, with what it told its user; `answers` plays the destination on each connection that joins. */
 class Rig implements Disposable {
