@@ -89,24 +89,23 @@ export class MistakeBitmap {
     return this.#damaged.length === 0;
   }
 
-  /** Hands out what is marked of the `count` records that were damaged first. @returns how many pages */
-  resend(count: number, to: PageTaker): number {
+  /** Hands out what is marked of the record that was damaged first. @returns how many pages */
+  resend(to: PageTaker): number {
+    const record = this.#damaged[0]!;
+    const { block, pages, bytes } = record;
     let resent = 0;
-    for (const record of this.#damaged.slice(0, count)) {
-      const { block, pages, bytes } = record;
-      for (let i = 0; i < pages.length; i++) {
-        if (!this.#isMarked(record, i)) continue;
-        if (bytes === null) to.zero(block, pages[i]!);
-        else to.page(block, pages[i]!, bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES));
-        resent++;
-      }
+    for (let i = 0; i < pages.length; i++) {
+      if (!this.#isMarked(record, i)) continue;
+      if (bytes === null) to.zero(block, pages[i]!);
+      else to.page(block, pages[i]!, bytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES));
+      resent++;
     }
     return resent;
   }
 
   /** What {@linkcode resend} handed out is sealed. */
-  resent(count: number): void {
-    this.#damaged.splice(0, count);
+  resent(): void {
+    this.#damaged.shift();
   }
 
   #isMarked({ sequence, block, pages }: DamagedPages, index: number): boolean {

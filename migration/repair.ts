@@ -19,9 +19,6 @@ import type { SealedWindow } from "./window.ts";
 /** What a marked page of zeros costs besides its place in the record. */
 const MARK_COST_BYTES = 128;
 
-/** About a slab: the rest is sealed while these are on their way. */
-const RECORDS_AT_ONCE = 4;
-
 /** Sequences that frames of somebody else can have used up at once: each cost that side a page of its budget. */
 const MAX_SKIPPED = MAX_KEY_NUMBER_LEAD;
 
@@ -161,14 +158,14 @@ export class Repair {
   }
 
   /**
-   * Seals marked pages again, as new records, as many as go to the wire at once: the VM has stopped, and no record is
-   * open. @returns false when nothing was left to do
+   * Seals the marked pages of one damaged record again, as new ones, which go to the wire while the next are sealed: the
+   * VM has stopped, and no record is open. @returns false when nothing was left to do
    */
   resend(): boolean {
     if (this.#bitmap.empty) return false;
-    const pages = this.#bitmap.resend(RECORDS_AT_ONCE, this.#sealer);
+    const pages = this.#bitmap.resend(this.#sealer);
     this.#sealer.sealOpen();
-    this.#bitmap.resent(RECORDS_AT_ONCE);
+    this.#bitmap.resent();
     this.#repairedPages += pages;
     return true;
   }

@@ -145,7 +145,7 @@ export class SourceCopy {
     this.#pages?.close();
   }
 
-  /** Sends what is marked by now, a slab at a time, so that the wire is not idle while the next is sealed. @returns whether anything was */
+  /** Sends what is marked by now, a record at a time, so that the wire is not idle while the next is sealed. @returns whether anything was */
   async #resend(): Promise<boolean> {
     const link = this.#link;
     for (let any = false;; any = true) {
