@@ -142,8 +142,6 @@ export class Door {
       this.#note("Answered a dry run", migrationId);
       return await connection.finish(1_000);
     }
-    // Nobody sits there who would end the connection.
-    if (this.#place.closed) this.#place.giveUp(admitted);
     if (!this.#place.isClaimedBy(admitted)) return;
     const candidate = this.#place.seat(
       this.#events.onAccepted(admitted, { accept: answer, acceptBytes }),

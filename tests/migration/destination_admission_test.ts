@@ -103,6 +103,35 @@ Deno.test("Destination refuses offers when too many wait for its policy, and goe
   for (const connection of [...waiting, refused, later]) connection[Symbol.dispose]();
 });
 
+async function microtasks(count: number): Promise<void> {
+  for (let i = 0; i < count; i++) await Promise.resolve();
+}
+
+Deno.test("Destination.run() leaves no connection open, whenever it ends while an offer is answered", async () => {
+  const answers = new Set<string | null>();
+  for (let moment = 0; moment < 20; moment++) {
+    await using run = new SimulatedMigration({});
+    const probe = run.destinationVm.probe.bind(run.destinationVm);
+    // The last that is awaited before the answer.
+    run.destinationVm.probe = async () => {
+      const found = await probe();
+      void microtasks(moment).then(() => run.stopDestination.abort());
+      return found;
+    };
+    const ends = run.destination.run();
+    const id = crypto.getRandomValues(new Uint8Array(16));
+    const connection = await dialAs(run, { kind: OPEN, id });
+    connection.send(offerOf(run));
+    let answer = await answerTo(connection, run);
+    answers.add(answer);
+    if (answer !== null) answer = await answerTo(connection, run);
+    assert.equal(answer, null);
+    await ends;
+    connection[Symbol.dispose]();
+  }
+  assert.ok(answers.has("ACCEPT") && answers.has("REFUSE"), `${[...answers]}`);
+});
+
 /** A destination that has everything of a VM and is held where it begins to load it. */
 class Held implements AsyncDisposable {
   readonly id: Uint8Array = crypto.getRandomValues(new Uint8Array(16));
