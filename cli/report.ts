@@ -196,7 +196,7 @@ function addTraffic(
   add(
     "bytes",
     `${formatBytes(bytes.guest)} of guest`,
-    `${formatBytes(bytes.wire)} ${report.side === "source" ? "on the wire" : "sent back"}`,
+    `${formatBytes(bytes.wire)} on the wire`,
   );
   add("verified", `${verified.pages} pages`, `${verified.records} records`);
   add("mistakes", `${mistakes.detected} detected`, `${mistakes.repaired} repaired`);

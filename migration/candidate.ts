@@ -108,7 +108,7 @@ export class Candidate implements Disposable {
       accept,
       sensitivity: admitted.offer.sensitivity,
       guestBytes: queue.bytes,
-      writtenBytes: link.writtenBytes,
+      wireBytes: link.readBytes,
       pages: queue.pages,
       records: link.records,
       damaged: link.damaged.count,

@@ -22,6 +22,7 @@ export class Connection implements Disposable {
   readonly #transport: Transport;
   readonly #channel: ControlChannel;
   readonly #clock: Clock;
+  readonly #handshakeBytes: number;
   #closed = false;
   /** When bytes last came, on the clock. */
   lastReadAtMs: number;
@@ -38,6 +39,7 @@ export class Connection implements Disposable {
     this.#transport = options.transport;
     this.#clock = options.clock;
     this.reader = options.reader;
+    this.#handshakeBytes = options.reader.readBytes - options.reader.bufferedBytes;
     this.outbox = new Outbox(options.transport, options);
     // Noise's AESGCM is this suite, with the counter as its nonce.
     const suite = defaultRegistry().get("aes-256-gcm");
@@ -45,6 +47,11 @@ export class Connection implements Disposable {
     options.keys.sendKey.fill(0);
     options.keys.receiveKey.fill(0);
     this.lastReadAtMs = options.clock.now();
+  }
+
+  /** Bytes that came behind the handshake. */
+  get readBytes(): number {
+    return this.reader.readBytes - this.#handshakeBytes;
   }
 
   get closed(): boolean {

@@ -70,7 +70,7 @@ export class DestinationLink implements Disposable {
   #silenceMs: number = SILENCE_MS;
   #waiting: { clear(): void } | null = null;
   #disconnectedMs = 0;
-  #writtenBefore = 0;
+  #readBefore = 0;
   #refusesRecords = false;
   /** Nobody takes over any more. */
   #over = false;
@@ -104,9 +104,9 @@ export class DestinationLink implements Disposable {
     return this.#opener.nextSequence;
   }
 
-  /** Bytes that the kernel took, over all connections. */
-  get writtenBytes(): number {
-    return this.#writtenBefore + (this.#connection?.outbox.writtenBytes ?? 0);
+  /** Bytes that came, over all connections. */
+  get readBytes(): number {
+    return this.#readBefore + (this.#connection?.readBytes ?? 0);
   }
 
   /** Says a control message; nothing while there is no connection: `onJoined` is the time to say it again. */
@@ -234,7 +234,7 @@ export class DestinationLink implements Disposable {
     const connection = this.#connection;
     if (connection === null) return;
     this.#connection = null;
-    this.#writtenBefore += connection.outbox.writtenBytes;
+    this.#readBefore += connection.readBytes;
     this.#silence?.clear();
     connection[Symbol.dispose]();
   }

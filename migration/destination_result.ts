@@ -18,7 +18,8 @@ export interface Arrived {
   sensitivity: string | null;
   /** Guest bytes, zero pages not included. */
   guestBytes: number;
-  writtenBytes: number;
+  /** What came for them, and beside them. */
+  wireBytes: number;
   /** Pages landed, zero pages included. */
   pages: number;
   /** Records that opened, and those that did not. */
@@ -69,7 +70,7 @@ export function destinationResult(facts: {
     totalMs: clock.now() - facts.startedAtMs,
     downtimeMs: null,
     holdMs: 0,
-    bytes: { guest: arrived?.guestBytes ?? 0, wire: arrived?.writtenBytes ?? 0 },
+    bytes: { guest: arrived?.guestBytes ?? 0, wire: arrived?.wireBytes ?? 0 },
     mistakes: { detected: arrived?.damaged ?? 0, repaired: 0, hits: arrived?.hits ?? [] },
     reconnects: arrived?.reconnects ?? 0,
     verified: { pages: arrived?.pages ?? 0, records: arrived?.records ?? 0 },

@@ -60,6 +60,8 @@ export class FrameReader {
   #view = new DataView(this.#buffer.buffer);
   #start = 0;
   #end = 0;
+  /** Bytes that came so far. */
+  readBytes = 0;
 
   constructor(transport: Transport) {
     this.#transport = transport;
@@ -79,6 +81,7 @@ export class FrameReader {
     const count = await this.#transport.read(this.#buffer.subarray(this.#end));
     if (count === null || count === 0) return false;
     this.#end += count;
+    this.readBytes += count;
     return true;
   }
 

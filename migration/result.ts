@@ -52,7 +52,7 @@ export interface MigrationResult {
   downtimeMs: number | null;
   /** Time that a test hook held the stopped VM: counted nowhere else. */
   holdMs: number;
-  /** Guest bytes in pages that are not zero, and bytes that this side wrote to the connection. */
+  /** Guest bytes in pages that are not zero; and bytes from source to destination, handshakes apart, as this side saw them. */
   bytes: { guest: number; wire: number };
   /** Damaged records, pages sent again because of them, and what was hit and when (the first hundred). */
   mistakes: { detected: number; repaired: number; hits: { time: string; what: string }[] };

@@ -48,7 +48,7 @@ Deno.test("destinationResult() reports of a migration that was bound what came o
       accept: ACCEPT,
       sensitivity: "high",
       guestBytes: 8_192,
-      writtenBytes: 700,
+      wireBytes: 700,
       pages: 3,
       records: 9,
       damaged: 1,

@@ -23,6 +23,7 @@ for (const before of ["running", "paused", "prelaunch"] satisfies StateBefore[])
     assert.equal(source.sourceState, "quit");
     assert.equal(source.destinationState, before);
     assert.deepEqual(source.verified, destination.verified);
+    assert.equal(source.bytes.wire, destination.bytes.wire);
     assert.equal(source.downtimeMs === null, before !== "running");
     assert.equal(run.destinationVm.announced, before === "running" ? 1 : 0);
     assert.deepEqual(run.destinationVm.setup, run.sourceVm.setup);
