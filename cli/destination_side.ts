@@ -13,6 +13,7 @@ import type { DestinationVm } from "../migration/ports.ts";
 import { CliError, systemReason } from "./cli_error.ts";
 import { ownCpuSeconds, systemClock } from "./clock.ts";
 import { FileJournalStore } from "./journal_store.ts";
+import { closeBeforeReceive } from "./older_journals.ts";
 import { resolvePeer } from "./peers.ts";
 import type { StateDirectory } from "./state_directory.ts";
 import { type Address, formatAddress } from "./values.ts";
@@ -49,6 +50,11 @@ export async function makeDestination(
   const { vm, qmp, directory, identity, allowed, accepted, signal, stack, watch } = world;
   // A landing that was asked for by name and cannot be is known now, not when a source calls.
   const { landing, notes } = await vm.probe();
+  // Micro-VMs are threads of this process, which may have others: it is nobody's mark.
+  if (qmp !== undefined) {
+    const held = { process: vm.facts.process, time: new Date() };
+    await closeBeforeReceive(directory.migrations, held);
+  }
   const listener = stack.use(listenAt(listen));
   const { hostname, port } = listener.addr;
   const destination = new Destination({

@@ -12,7 +12,7 @@ import {
 } from "../migration/ports.ts";
 import { CliError, systemCode, systemReason } from "./cli_error.ts";
 import { readCapped } from "./files.ts";
-import { type JournalSide, openJournal } from "./journal_store.ts";
+import type { JournalSide } from "./journal_store.ts";
 
 /** A journal has some ten lines, the longest with a VM's facts: under 100 KiB for 255 RAM blocks. */
 const MAX_JOURNAL_BYTES = 1024 * 1024;
@@ -132,35 +132,4 @@ export function journalProcess(journal: JournalFile): VmProcess | null {
     return null;
   }
   return { pid, startTime, bootId };
-}
-
-/**
- * Appends `ran` to every older source journal of the same QEMU: from the next `migrate` on, its `postmigrate`
- * no longer tells anything about those migrations. A journal that is `done` stays so: its VM lives at its
- * destination, which must not be told otherwise. To be called under the lock of that QEMU, before the new
- * journal is created (PROTOCOL.md section 7).
- *
- * @returns the ids of the journals that got the line
- * @throws {MigrationError} `journal` when a line cannot be made durable: then nothing may be migrated
- */
-export async function appendRan(
-  directory: string,
-  ran: { process: VmProcess; time: Date },
-): Promise<string[]> {
-  const ids: string[] = [];
-  for (const journal of await readJournals(directory)) {
-    if (journal.side !== "source") continue;
-    const process = journalProcess(journal);
-    const state = journal.entries.at(-1)?.state;
-    if (process === null || state === "done" || state === "ran") continue;
-    if (!isSameProcess(process, ran.process)) continue;
-    using opened = await openJournal(journal.path);
-    await opened.append({ state: "ran", time: ran.time.toISOString() });
-    ids.push(journal.id);
-  }
-  return ids;
-}
-
-function isSameProcess(a: VmProcess, b: VmProcess): boolean {
-  return a.pid === b.pid && a.startTime === b.startTime && a.bootId === b.bootId;
 }

@@ -19,8 +19,8 @@ import { Source } from "../migration/source.ts";
 import type { SourceOptions } from "../migration/source_options.ts";
 import { systemReason } from "./cli_error.ts";
 import { ownCpuSeconds, systemClock } from "./clock.ts";
-import { appendRan } from "./journal_reader.ts";
 import { FileJournalStore } from "./journal_store.ts";
+import { closeBeforeSend } from "./older_journals.ts";
 import type { ResolvedPeer } from "./peers.ts";
 import type { Protection } from "./protection.ts";
 import type { StateDirectory } from "./state_directory.ts";
@@ -70,7 +70,10 @@ export async function makeSource(settings: SourceSettings, world: {
   const onTamper = decided.onTamper ?? settings.onTamper;
   const journals = new FileJournalStore(directory.migrations);
   if (settings.dryRun) await journals.check();
-  else await appendRan(directory.migrations, { process: vm.facts.process, time: new Date() });
+  else if (isQemu) {
+    const held = { process: vm.facts.process, time: new Date() };
+    await closeBeforeSend(directory.migrations, held);
+  }
   const onRound = quiet(watch.onRound);
   const policyFailed = new AbortController();
   const policyRounds = await openPolicyRounds(protection, {

@@ -73,7 +73,10 @@ export class DestinationRecovery implements Disposable {
     if (declareDead) this.#meeting.checkDead();
     if (met) return await this.#obey();
     if (declareDead) return await this.#takeOver(standing);
-    if (standing === "running") return this.log.note("so: the VM is here");
+    if (standing === "running") {
+      const left = runState === "running" ? "is here" : "came here, and may have gone on since";
+      return this.log.note(`so: the VM ${left}`);
+    }
     if (standing === "neverRan") {
       const end = runState === "gone" ? "" : "; this QEMU can be ended";
       return this.log.note(`so: the VM is at the source, or wherever that one went${end}`);
@@ -145,7 +148,10 @@ export class DestinationRecovery implements Disposable {
         case "ABORT":
           // It may be the only copy, or newer than the source's.
           if (now === "running") this.#meeting.send(RUNNING);
-          else if (now === "taking" && failure?.neverRan !== true) {
+          else if (this.log.last === "discarded") {
+            // Whatever its QEMU holds now came later.
+            this.#meeting.send({ type: "DISCARDED" });
+          } else if (now === "taking" && failure?.neverRan !== true) {
             const text = "the VM may have run here, and stands now: see why, and `cont` it";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else {
@@ -220,6 +226,14 @@ export class DestinationRecovery implements Disposable {
 
   async #run(facts: Record<string, unknown> = {}): Promise<void> {
     const { vm, entries } = this.#options;
+    // Meeting the other side may have taken an hour.
+    const now = await this.#standing();
+    if (now !== "loaded" && now !== "taking") {
+      const what = destinationWords[now];
+      throw new MigrationError("unknownOutcome", `Cannot run the VM here: this side ${what}`, {
+        hint: "run `recover` again",
+      });
+    }
     if (this.log.last !== "taking") await this.log.append("taking", facts);
     if (entries[0]!["before"] === "running" && (await vm.status()).runState !== "running") {
       await vm.resume();

@@ -25,6 +25,8 @@ export type SourceStanding =
   | "postmigrate"
   /** Stopped for good by another migration: it went on from here. */
   | "elsewhere"
+  /** Stopped for good by this migration, and then reset: its memory is gone, and nobody knows whether it ran before that. */
+  | "reset"
   | "gone";
 
 /** What is known of the destination's copy. */
@@ -37,6 +39,7 @@ export type DestinationStanding =
   | "taking"
   /** It was about to run, and its QEMU is gone: nobody knows whether it did. */
   | "takingGone"
+  /** It runs, or ran and went on from here in another migration. */
   | "running"
   /** Nobody answers. */
   | "unreachable";
@@ -61,13 +64,20 @@ export function sourceStanding(
     if (vm.migration !== "completed") return "waiting";
     // Without them nobody knows whose this is.
     if (vm.counters === null) return "waiting";
-    const ours = !record.states.includes("ran") && record.counters !== null &&
-      vm.counters.dirtySyncCount === record.counters.dirtySyncCount &&
-      vm.counters.normal === record.counters.normal &&
-      vm.counters.duplicate === record.counters.duplicate;
-    return ours ? "postmigrate" : "elsewhere";
+    return isOurs(vm.counters, record) ? "postmigrate" : "elsewhere";
   }
-  return "here";
+  // QEMU leaves postmigrate for it at system_reset.
+  const reset = vm.runState === "prelaunch" && vm.migration === "completed" &&
+    vm.counters !== null && isOurs(vm.counters, record) && !wentOn(record.states);
+  return reset ? "reset" : "here";
+}
+
+/** Whether it was this migration that QEMU completed last. */
+function isOurs(counters: MigrationCounters, record: SourceRecord): boolean {
+  return !record.states.includes("ran") && record.counters !== null &&
+    counters.dirtySyncCount === record.counters.dirtySyncCount &&
+    counters.normal === record.counters.normal &&
+    counters.duplicate === record.counters.duplicate;
 }
 
 /** What the destination's journal and QEMU say together. */
@@ -77,12 +87,18 @@ export function destinationStanding(
 ): DestinationStanding {
   const gone = vm.runState === "gone";
   if (state === "discarded") return "neverRan";
-  if (state === "running") return "running";
+  if (state === "running" || hasLeft(vm)) return "running";
   if (state === "taking") return gone ? "takingGone" : "taking";
   if (gone) return "neverRan";
   if (vm.runState === "running") return "running";
   // EOF is written only after every check: a QEMU that completed is loaded, whatever the journal missed.
   return state === "loaded" || vm.migration === "completed" ? "loaded" : "neverRan";
+}
+
+/** Whether it went on from here: a QEMU that a VM came to is in these run states only when that VM leaves it. */
+function hasLeft({ runState, migration }: VmStatus): boolean {
+  return runState === "finish-migrate" ||
+    (runState === "postmigrate" && migration === "completed");
 }
 
 /** What the source's side is to do. */
@@ -113,7 +129,7 @@ export function verdict(
   const { states } = options.record;
   const released = states.includes("released");
   if (states.includes("done") && source !== "waiting") {
-    if (source !== "here") return done(source);
+    if (source !== "here" && source !== "reset") return done(source);
     return {
       act: "conflict",
       text:
@@ -123,6 +139,13 @@ export function verdict(
   switch (source) {
     case "waiting":
       return { act: "unknown", text: "QEMU is still in finish-migrate", hint: "try again" };
+    case "reset":
+      return {
+        act: "unknown",
+        text: "the VM at the source was reset after this migration had stopped it",
+        hint:
+          "if it has not run there since it stopped: QMP `quit` there, then `recover` again; if it has: QMP `quit` at the destination",
+      };
     case "here":
       return atSource(destination, "the VM is at the source");
     case "elsewhere":

@@ -87,7 +87,7 @@ export class SourceRecovery implements Disposable {
     this.log.note(`so: ${verdictWords(decided)}`);
     // Without DONE: the other side goes on waiting.
     if (dryRun) return this.log.note("dry run: nothing was changed");
-    await this.#carryOut(decided, { standing, destination });
+    await this.#carryOut(decided, destination);
     await this.#meeting.leave();
   }
 
@@ -96,11 +96,7 @@ export class SourceRecovery implements Disposable {
     this.#meeting[Symbol.dispose]();
   }
 
-  async #carryOut(
-    decided: Verdict,
-    known: { standing: SourceStanding; destination: DestinationStanding },
-  ): Promise<void> {
-    const { standing, destination } = known;
+  async #carryOut(decided: Verdict, destination: DestinationStanding): Promise<void> {
     switch (decided.act) {
       case "discard":
         await this.#discard();
@@ -113,11 +109,11 @@ export class SourceRecovery implements Disposable {
           { type: "RELEASE" },
           ["RUNNING", "DISCARDED", "ABORT"],
         );
-        if (answer.type !== "RUNNING") return await this.#wayBack(answer, standing);
-        return await this.#over(standing);
+        if (answer.type !== "RUNNING") return await this.#wayBack(answer);
+        return await this.#over();
       }
       case "done":
-        return await this.#over(standing);
+        return await this.#over();
       case "resume":
         // A copy that is still there goes first.
         if (this.#meeting.met) await this.#discard();
@@ -138,14 +134,7 @@ export class SourceRecovery implements Disposable {
           hint: decided.hint,
         });
       case "conflict":
-        throw new MigrationError(
-          "unknownOutcome",
-          `Cannot settle this: ${decided.text}. Nothing was changed`,
-          {
-            hint:
-              "this cannot happen by the rules: stop both VMs (QMP `stop`) and look at both journals",
-          },
-        );
+        throw conflict(`${decided.text}. Nothing was changed`);
     }
   }
 
@@ -155,7 +144,7 @@ export class SourceRecovery implements Disposable {
   }
 
   /** The destination cannot run it, or has nothing to run: the VM goes on here, if it is *seen* to be here. */
-  async #wayBack(answer: Message, standing: SourceStanding): Promise<void> {
+  async #wayBack(answer: Message): Promise<void> {
     const text = answer.type === "ABORT" ? `says: ${answer.text}` : "discarded its copy";
     this.log.note(`the destination ${text}`);
     if (
@@ -170,7 +159,7 @@ export class SourceRecovery implements Disposable {
     }
     if (answer.type === "ABORT") {
       const { type } = await this.#meeting.ask({ type: "DISCARD" }, ["DISCARDED", "RUNNING"]);
-      if (type === "RUNNING") return await this.#over(standing);
+      if (type === "RUNNING") return await this.#over();
     }
     this.destinationState = "discarded";
     await this.#resume();
@@ -209,8 +198,13 @@ export class SourceRecovery implements Disposable {
   }
 
   /** It runs over there: the source's journal ends, and its QEMU too, unless that has served another migration since. */
-  async #over(standing: SourceStanding): Promise<void> {
+  async #over(): Promise<void> {
     this.destinationState = this.#before;
+    // The answer may have taken a while, and somebody may have run it here meanwhile.
+    const standing = await this.#standing();
+    if (standing === "here") {
+      throw conflict("it runs at the destination, and the source's QEMU holds it");
+    }
     if (!this.log.states.includes("done")) await this.log.append("done");
     if (standing === "postmigrate") {
       await this.#options.vm.quit();
@@ -246,4 +240,10 @@ export class SourceRecovery implements Disposable {
       await pause(LOOK_MS, { clock, signal });
     }
   }
+}
+
+function conflict(text: string): MigrationError {
+  return new MigrationError("unknownOutcome", `Cannot settle this: ${text}`, {
+    hint: "this cannot happen by the rules: stop both VMs (QMP `stop`) and look at both journals",
+  });
 }

@@ -12,6 +12,7 @@ export const sourceWords = {
   waiting: "its QEMU is still on its way out of the migration",
   postmigrate: "its QEMU stands still for good, this migration took the VM from it",
   elsewhere: "its QEMU stands still for good, another migration took the VM from it",
+  reset: "its QEMU was reset, after this migration had taken the VM from it",
   gone: "its QEMU is gone",
 } as const satisfies Record<SourceStanding, string>;
 
@@ -21,7 +22,7 @@ export const destinationWords = {
   neverRan: "holds nothing that could run, and ran nothing",
   taking: "was told to run its copy, and has not yet",
   takingGone: "was told to run its copy, and then its QEMU died",
-  running: "has the VM",
+  running: "has the VM, or had it and passed it on",
   unreachable: "does not answer",
 } as const satisfies Record<DestinationStanding, string>;
 

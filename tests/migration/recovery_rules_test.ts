@@ -28,6 +28,9 @@ const sources: [string, string, string | null, SourceJournalState[], SourceStand
   ["has completed", "postmigrate", "completed", released, "postmigrate"],
   ["has completed unjournalled", "postmigrate", "completed", ["open", "releasing"], "postmigrate"],
   ["went on to another migration", "postmigrate", "completed", [...released, "ran"], "elsewhere"],
+  ["was reset where it stood", "prelaunch", "completed", released, "reset"],
+  ["was reset, having gone on", "prelaunch", "completed", [...released, "aborted"], "here"],
+  ["was reset in another migration", "prelaunch", "completed", [...released, "ran"], "here"],
   ["is gone", "gone", null, released, "gone"],
 ];
 
@@ -61,7 +64,15 @@ const destinations: [string, string | null, DestinationJournalState, Destination
   ["running", "completed", "loaded", "running"],
   ["paused", "completed", "taking", "taking"],
   ["running", "completed", "taking", "taking"],
+  ["io-error", "completed", "taking", "taking"],
   ["gone", null, "taking", "takingGone"],
+  // It came here, and another migration took it away.
+  ["postmigrate", "completed", "taking", "running"],
+  ["postmigrate", "completed", "loaded", "running"],
+  ["finish-migrate", "device", "taking", "running"],
+  // One that did not get away.
+  ["postmigrate", "failed", "taking", "taking"],
+  ["postmigrate", "cancelled", "loaded", "loaded"],
   ["running", "completed", "running", "running"],
   ["paused", "completed", "running", "running"],
   ["gone", null, "running", "running"],
@@ -197,6 +208,8 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
   ["postmigrate, done", "postmigrate", [...released, "done"], columns.map(() => "done" as const)],
   ["gone, done", "gone", [...released, "done"], columns.map(() => "done" as const)],
   ["here, done", "here", [...released, "done"], columns.map(() => "conflict" as const)],
+  ["reset", "reset", released, columns.map(() => "unknown" as const)],
+  ["reset, done", "reset", [...released, "done"], columns.map(() => "conflict" as const)],
 ];
 
 for (const [name, source, states, acts] of rows) {

@@ -26,6 +26,8 @@ export interface RecoverySide {
   dryRun?: boolean;
   meet: RecoveryOptions["meet"];
   signal?: AbortSignal;
+  /** Instead of the one that the simulated world gives. */
+  vm?: RecoveryVm;
 }
 
 /** The source's QEMU, as `recover` sees it. */
@@ -124,7 +126,7 @@ export async function recoverSide(
   const result = await recover({
     id,
     side,
-    vm: source ? sourceRecoveryVm(run) : destinationRecoveryVm(run),
+    vm: options.vm ?? (source ? sourceRecoveryVm(run) : destinationRecoveryVm(run)),
     entries: entries as readonly JournalEntry[],
     journal,
     identity: source ? identities.source : identities.destination,
@@ -149,6 +151,7 @@ export const unreachable: RecoveryOptions["meet"] = {
 export async function recoverBoth(
   run: SimulatedMigration,
   listens: "source" | "destination",
+  vms: { source?: RecoveryVm; destination?: RecoveryVm } = {},
 ): Promise<{ source: RecoveryResult; destination: RecoveryResult }> {
   const listener = new Loopback();
   const ends = new AbortController();
@@ -157,8 +160,12 @@ export async function recoverBoth(
       ? { listener: listener as TransportListener }
       : { dial: () => Promise.resolve(listener.dial()) };
   const other = listens === "source" ? "destination" : "source";
-  const listening = recoverSide(run, listens, { meet: meets(listens), signal: ends.signal });
-  const dialled = await recoverSide(run, other, { meet: meets(other) });
+  const of = (side: "source" | "destination") => ({
+    meet: meets(side),
+    ...(vms[side] === undefined ? {} : { vm: vms[side] }),
+  });
+  const listening = recoverSide(run, listens, { ...of(listens), signal: ends.signal });
+  const dialled = await recoverSide(run, other, of(other));
   // One that found nothing to ask for has left the other waiting.
   ends.abort();
   const listened = await listening;

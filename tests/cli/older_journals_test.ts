@@ -1,0 +1,104 @@
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { readJournals } from "../../cli/journal_reader.ts";
+import { closeBeforeReceive, closeBeforeSend } from "../../cli/older_journals.ts";
+import type { DestinationJournalState, VmProcess } from "../../migration/ports.ts";
+import { idOf, qemu, time, writeJournal } from "../support/journal_files.ts";
+import { TempDir } from "../support/temp_dir.ts";
+
+const held = { process: qemu, time: new Date(time) };
+
+async function lastStates(directory: string): Promise<Record<string, string | undefined>> {
+  const journals = await readJournals(directory);
+  return Object.fromEntries(journals.map(({ id, entries }) => [id[0], entries.at(-1)?.state]));
+}
+
+/** A destination's journal for each list of states, numbered from 1 on. */
+async function writeDestinations(
+  directory: string,
+  states: DestinationJournalState[][],
+  process: VmProcess = qemu,
+): Promise<void> {
+  for (const [index, each] of states.entries()) {
+    const id = idOf(String(index + 1));
+    await writeJournal(directory, { id, side: "destination", process, states: each });
+  }
+}
+
+Deno.test("closeBeforeSend() marks every older source journal of the same QEMU but those that are done", async () => {
+  await using temp = await TempDir.make();
+  await writeJournal(temp.path, { id: idOf("1") });
+  await writeJournal(temp.path, { id: idOf("2"), states: ["releasing"] });
+  await writeJournal(temp.path, { id: idOf("3"), states: ["releasing", "released"] });
+  await writeJournal(temp.path, { id: idOf("4"), states: ["aborted"] });
+  await writeJournal(temp.path, { id: idOf("5"), states: ["releasing", "released", "done"] });
+  await writeJournal(temp.path, { id: idOf("6"), states: ["ran"] });
+  const ids = await closeBeforeSend(temp.path, held);
+  assert.deepEqual(ids.sort(), ["1", "2", "3", "4"].map(idOf));
+  assert.deepEqual(await lastStates(temp.path), {
+    1: "ran",
+    2: "ran",
+    3: "ran",
+    4: "ran",
+    5: "done",
+    6: "ran",
+  });
+});
+
+Deno.test("closeBeforeSend() leaves other QEMUs alone", async () => {
+  await using temp = await TempDir.make();
+  await writeJournal(temp.path, { id: idOf("1"), process: { ...qemu, pid: 43 } });
+  await writeJournal(temp.path, { id: idOf("2"), process: { ...qemu, startTime: "1001" } });
+  await writeJournal(temp.path, { id: idOf("3"), process: { ...qemu, bootId: "boot-b" } });
+  assert.deepEqual(await closeBeforeSend(temp.path, held), []);
+  assert.deepEqual(await lastStates(temp.path), { 1: "open", 2: "open", 3: "open" });
+});
+
+Deno.test("closeBeforeSend() does not let its line join one that was cut off", async () => {
+  await using temp = await TempDir.make();
+  await writeJournal(temp.path, { id: idOf("1") });
+  const path = join(temp.path, `${idOf("1")}.source.jsonl`);
+  await Deno.writeTextFile(path, '{"state":"relea', { append: true });
+  await closeBeforeSend(temp.path, held);
+  const [read] = await readJournals(temp.path);
+  assert.deepEqual(read?.entries.map(({ state }) => state), ["open", "ran"]);
+  assert.equal(read?.damage, "line 2 is damaged");
+});
+
+Deno.test("closeBeforeSend() says that the VM came here where a destination's journal stops at taking", async () => {
+  await using temp = await TempDir.make();
+  await writeDestinations(temp.path, [
+    ["loaded", "taking"],
+    ["loaded"],
+    [],
+    ["discarded"],
+    ["loaded", "taking", "running"],
+  ]);
+  assert.deepEqual(await closeBeforeSend(temp.path, held), [idOf("1")]);
+  const [first] = await readJournals(temp.path);
+  assert.equal(first?.entries.at(-1)?.state, "running");
+});
+
+Deno.test("closeBeforeReceive() discards what was announced to the same QEMU and never came, and nothing else", async () => {
+  await using temp = await TempDir.make();
+  await writeDestinations(temp.path, [
+    [],
+    ["loaded"],
+    ["loaded", "taking"],
+    ["discarded"],
+    ["loaded", "taking", "running"],
+  ]);
+  await writeJournal(temp.path, { id: idOf("6") });
+  assert.deepEqual(await closeBeforeReceive(temp.path, held), [idOf("1")]);
+  assert.deepEqual(await lastStates(temp.path), {
+    1: "discarded",
+    2: "loaded",
+    3: "taking",
+    4: "discarded",
+    5: "running",
+    6: "open",
+  });
+  await using other = await TempDir.make();
+  await writeDestinations(other.path, [[]], { ...qemu, pid: 43 });
+  assert.deepEqual(await closeBeforeReceive(other.path, held), []);
+});
