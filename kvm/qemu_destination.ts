@@ -48,7 +48,7 @@ export type DestinationEnd = SourceEnd;
  * ```
  */
 export class QemuDestination implements AsyncDisposable {
-  /** Called at most once, when the VM leaves unasked. */
+  /** Called when the VM leaves unasked: once, and once more when its process is gone later. */
   onEnd: ((end: DestinationEnd) => void) | null = null;
 
   readonly #vm: QemuVm;
@@ -60,12 +60,13 @@ export class QemuDestination implements AsyncDisposable {
   /** Until it is asked to run or to end, either is news. */
   #runningIsNews = true;
   #endIsNews = true;
+  #goneIsNews = true;
 
   private constructor(vm: QemuVm, options: DestinationOptions) {
     this.#vm = vm;
     this.#options = options;
     vm.qmp.on((event) => this.#take(event));
-    vm.gone.then(() => this.#end({ kind: "gone" }));
+    vm.gone.then((allRead) => this.#gone(allRead));
   }
 
   /**
@@ -132,8 +133,10 @@ export class QemuDestination implements AsyncDisposable {
     try {
       await this.#vm.qmp.execute("cont");
     } catch (cause) {
-      // QEMU says RESUME before it answers: without the answer it has run all the same.
-      if (this.#resumedAtMs !== null) return this.#resumedAtMs;
+      // QEMU says RESUME before it answers: without the answer it has run all the same. Of one that is gone nobody may
+      // say that it runs.
+      const ended = this.#vm.qmp.hasEnded && await this.#vm.goneWithin(RUN_TIMEOUT_MS);
+      if (this.#resumedAtMs !== null && !ended) return this.#resumedAtMs;
       throw new KvmError("failed", `Cannot run the VM: ${wordsOf(cause)}`, { cause });
     }
     const ranAtMs = await this.#vm.until((look) => {
@@ -164,7 +167,7 @@ export class QemuDestination implements AsyncDisposable {
    * @throws {KvmError} `failed` when it stays even then
    */
   async quit(): Promise<void> {
-    this.#endIsNews = false;
+    this.#endIsNews = this.#goneIsNews = false;
     this.#sink?.close();
     const { pid } = this.#vm.process;
     if (await this.#vm.quit(QUIT_TIMEOUT_MS)) return;
@@ -194,7 +197,7 @@ export class QemuDestination implements AsyncDisposable {
 
   /** Closes the stream and the landing, puts QEMU's settings back, gives QEMU free. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#endIsNews = false;
+    this.#endIsNews = this.#goneIsNews = false;
     this.#landing?.close();
     this.#sink?.close();
     try {
@@ -254,6 +257,17 @@ export class QemuDestination implements AsyncDisposable {
     if (!this.#endIsNews) return;
     this.#endIsNews = false;
     this.onEnd?.(end);
+  }
+
+  /** Also of one whose end was told: what it came to is known only now. */
+  #gone(allRead: boolean): void {
+    if (!allRead) {
+      const text = "its process is gone, and what it said last was not understood";
+      return this.#end({ kind: "failed", text });
+    }
+    if (!this.#goneIsNews) return;
+    this.#goneIsNews = this.#endIsNews = false;
+    this.onEnd?.({ kind: "gone" });
   }
 }
 

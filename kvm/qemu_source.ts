@@ -92,6 +92,10 @@ export class QemuSource implements AsyncDisposable {
   #stoppedAtMs: number | null = null;
   /** RESUME came after the last STOP: if the process is gone now, it may have run meanwhile. */
   #resumed = false;
+  /** RESUMEs so far. */
+  #resumes = 0;
+  /** Its migration failed or was cancelled: whatever STOP comes after that, it may have run. */
+  #left = false;
   /** Until it is asked to leave, leaving is news. */
   #leavingIsNews = false;
   #released = false;
@@ -104,14 +108,7 @@ export class QemuSource implements AsyncDisposable {
     const { runtimeDirectory: parent } = options;
     this.#runtimeDirectory = parent === undefined ? {} : { parent };
     vm.qmp.on((event) => this.#take(event));
-    vm.gone.then(() =>
-      // Having run again it left memory behind that nobody has: the copy over there is stale.
-      this.#end(
-        this.#resumed
-          ? { kind: "resumed", text: "it ran again, and is gone since" }
-          : { kind: "gone" },
-      )
-    );
+    vm.gone.then((allRead) => this.#end(this.#whyGone(allRead)));
   }
 
   /**
@@ -221,8 +218,9 @@ export class QemuSource implements AsyncDisposable {
    * Says SHUT(0) to QEMU: from here on it may finish, and then never resumes by itself.
    *
    * @returns `stopped` when it is seen completed and in `postmigrate`; `gone` when its process is gone without having
-   * resumed; `resumed` when it runs, or stands as before, after all
+   * resumed; `resumed` when it runs, or ran since, or stands as before, after all
    * @throws {QmpError} `closed` when QMP was lost, so that nobody can tell
+   * @throws {KvmError} `state` when it was reset: nobody can tell either
    */
   async release(): Promise<"stopped" | "gone" | "resumed"> {
     const stream = this.#stream;
@@ -231,19 +229,24 @@ export class QemuSource implements AsyncDisposable {
     }
     this.#leavingIsNews = false;
     this.#released = true;
+    const resumes = this.#resumes;
     try {
       await stream.shut();
     } catch {
       // It has closed the stream; what became of it is asked below.
     }
     const outcome = await this.#vm.until((look) => {
-      if (this.#vm.hasGone) return this.#resumed ? "resumed" : "gone";
+      // However it stands by now: it may have left once more since.
+      if (this.#resumes !== resumes) return "resumed";
+      if (this.#vm.hasGone) return this.#mayHaveRun ? "resumed" : "gone";
       if (look === null) return null;
       const { runState, migration } = look;
-      if (runState === "running") return "resumed";
-      if (runState === "finish-migrate") return null;
-      if (migration.status === "completed") return runState === "postmigrate" ? "stopped" : null;
-      return isOver(migration) ? "resumed" : null;
+      if (runState === "finish-migrate" || !isOver(migration)) return null;
+      if (migration.status !== "completed") return "resumed";
+      if (runState === "prelaunch") {
+        throw new KvmError("state", "Cannot release the VM: it was reset after it had stopped");
+      }
+      return runState === "postmigrate" ? "stopped" : "resumed";
     });
     stream.close();
     return outcome ?? "resumed";
@@ -326,7 +329,7 @@ export class QemuSource implements AsyncDisposable {
       }
     }
     return await this.#vm.until((look) => {
-      if (this.#vm.hasGone) return this.#resumed ? "goneAfterResume" : "gone";
+      if (this.#vm.hasGone) return this.#mayHaveRun ? "goneAfterResume" : "gone";
       if (look === null || (this.#begun && !isOver(look.migration))) return null;
       return afterCancel(look.runState);
     }, options);
@@ -339,11 +342,28 @@ export class QemuSource implements AsyncDisposable {
       this.#stoppedAtMs = this.before === "running" ? event.receivedMs : null;
     } else if (event.name === "RESUME") {
       this.#resumed = true;
+      this.#resumes++;
       this.#stoppedAtMs = null;
-    } else if (event.name === "MIGRATION" && this.#leavingIsNews) {
+    } else if (event.name === "MIGRATION") {
       const { status } = event.data;
-      if (status === "failed" || status === "cancelled") void this.#explainEnd(status);
+      if (status !== "failed" && status !== "cancelled") return;
+      this.#left = true;
+      if (this.#leavingIsNews) void this.#explainEnd(status);
     }
+  }
+
+  /** If the process is gone now: whether it left memory behind that nobody has, so that the copy over there is stale. */
+  get #mayHaveRun(): boolean {
+    return this.#resumed || this.#left;
+  }
+
+  #whyGone(allRead: boolean): SourceEnd {
+    if (!allRead) {
+      const text = "its process is gone, and what it said last was not understood";
+      return { kind: "failed", text };
+    }
+    if (this.#mayHaveRun) return { kind: "resumed", text: "it ran again, and is gone since" };
+    return { kind: "gone" };
   }
 
   /** Tells why QEMU left, and whether the VM already stands as before. */

@@ -54,8 +54,8 @@ export class QemuVm implements AsyncDisposable {
   readonly process: ProcessFacts;
   /** What the VM is, as of `attach`. */
   readonly facts: QemuFacts;
-  /** Resolves when the process is gone, QMP read to its end before; never, once disposed. */
-  readonly gone: Promise<void>;
+  /** Resolves when the process is gone, with whether all that it said was read; never, once disposed. */
+  readonly gone: Promise<boolean>;
   readonly #lock: QemuLock;
   readonly #watching: Promise<void>;
   #disposed = false;
@@ -67,7 +67,7 @@ export class QemuVm implements AsyncDisposable {
     this.process = parts.process;
     this.facts = parts.facts;
     this.#lock = parts.lock;
-    const { promise, resolve } = Promise.withResolvers<void>();
+    const { promise, resolve } = Promise.withResolvers<boolean>();
     this.gone = promise;
     this.#watching = this.#watch(resolve);
   }
@@ -211,10 +211,11 @@ export class QemuVm implements AsyncDisposable {
     this.#lock[Symbol.dispose]();
   }
 
-  async #watch(resolve: () => void): Promise<void> {
+  async #watch(resolve: (allRead: boolean) => void): Promise<void> {
     await this.qmp.closed;
     while (!this.#disposed) {
-      if (isGone(this.process)) return resolve();
+      // A line that was not understood may have hidden a RESUME.
+      if (isGone(this.process)) return resolve(this.qmp.readToEnd);
       await delay(GONE_POLL_MS);
     }
   }

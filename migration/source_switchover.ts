@@ -190,7 +190,8 @@ export class SourceSwitchover implements Disposable {
         "vm",
         `Cannot run the VM at the destination: ${refusal.text}`,
       );
-      if (await this.#seenStopped()) return await this.#wayBack(error);
+      // One that somebody runs here again must not run there as well: RELEASE is not said again.
+      if (await this.#seenHere()) return await this.#wayBack(error);
       if (this.#whereabouts.gone && refusal.code !== "cannotRun") {
         await this.#steps.enter("failed");
         throw unknownOutcome(error);
@@ -213,6 +214,13 @@ export class SourceSwitchover implements Disposable {
     if (keepSource || this.#whereabouts.gone) return;
     this.#qemuSeconds = vm.cpuSeconds();
     try {
+      const state = await vm.status();
+      if (state !== "postmigrate" && state !== "gone") {
+        this.#whereabouts.source = "unknown";
+        const why = `the source's QEMU, which is ${state}: somebody meddled with it`;
+        doubts.push(`The VM runs at the destination, and may run in ${why}; stop one of the two`);
+        return;
+      }
       await vm.quit();
       this.#whereabouts.source = "quit";
     } catch (error) {
@@ -220,11 +228,11 @@ export class SourceSwitchover implements Disposable {
     }
   }
 
-  /** Only a QEMU that is *seen* to hold the VM lets the other copy go: that may be the only one. */
-  async #seenStopped(): Promise<boolean> {
+  /** Only a QEMU that is *seen* to hold the VM, or to run it, lets the other copy go: that may be the only one. */
+  async #seenHere(): Promise<boolean> {
     const state = await this.#options.vm.status().catch(() => null);
     if (state === "gone") this.#whereabouts.seenGone();
-    return state === "postmigrate";
+    return state !== null && !(state in { gone: 1, prelaunch: 1, "finish-migrate": 1 });
   }
 
   /** DISCARD, DISCARDED, `cont`: only for a destination that cannot run the VM, or was never told to. */
@@ -274,7 +282,11 @@ export class SourceSwitchover implements Disposable {
       await this.#steps.enter("failed");
       throw unknownOutcome(why);
     }
-    if (vm.before === "running") {
+    const state = await vm.status().catch(() => null);
+    if (state === "running" || state === "paused") {
+      // Somebody was quicker: it stands as they want it.
+      this.#whereabouts.source = state;
+    } else if (vm.before === "running") {
       try {
         await vm.resume();
       } catch (cause) {

@@ -21,6 +21,9 @@ import { type DestinationState, destinationTransitions, StateMachine } from "./s
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;
 
+/** Run states of a VM that was loaded and has not run. */
+const LOADED = { paused: 1, prelaunch: 1 };
+
 /** What a takeover works with. */
 export interface TakeoverParts {
   place: Place;
@@ -102,7 +105,11 @@ export class Takeover {
     // From the first byte of EOF on no timer and no Ctrl-C discards: only the source's word, or QEMU's failure.
     waiter.shield();
     this.#loadedOnce = true;
-    await queue.sink!.load(queue.state);
+    try {
+      await queue.sink!.load(queue.state);
+    } catch (error) {
+      return await this.#notLoaded(error);
+    }
     try {
       await this.#journal.append("loaded");
     } catch (error) {
@@ -111,6 +118,16 @@ export class Takeover {
     await this.#enter("loaded");
     // Whoever asked for the end meanwhile must not be released: the source goes on instead.
     if (!this.#heard.stopAsked) this.sayAgain();
+  }
+
+  /**
+   * An error alone lets nothing go: QEMU may have loaded all the same. One that was seen to load, or that cannot be asked,
+   * waits for the source's word; one that runs, or holds nothing, is ended.
+   */
+  async #notLoaded(error: unknown): Promise<void> {
+    const state = await this.#options.vm.status().catch(() => null);
+    if (!this.#heard.gone && (state === null || state in LOADED)) await this.#refuse(error);
+    throw error;
   }
 
   /** Steps 4 and 5, after {@linkcode load}. @throws MigrationError when the VM does not run here */
@@ -122,9 +139,9 @@ export class Takeover {
     );
     if (heard.dismissed !== null) throw heard.dismissed;
     if (heard.gone) {
-      return await this.#refuse(
-        new MigrationError("vm", "Cannot run the VM: the destination's QEMU is gone"),
-      );
+      const error = await this.#gone();
+      if (this.state === "unknown") throw error;
+      return await this.#refuse(error);
     }
     if (!heard.released) {
       await this.#keep();
@@ -159,6 +176,7 @@ export class Takeover {
     await this.#enter("refusing");
     this.#send(this.#refusal = abortMessage(error));
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
+    if (heard.gone && this.#options.vm.hasRun) throw await this.#gone(error);
     if (heard.dismissed === null && !heard.gone) {
       await this.#keep();
       throw new MigrationError("unknownOutcome", `Cannot take the VM: ${messageOf(error)}`, {
@@ -189,11 +207,7 @@ export class Takeover {
           throw new Error("its process is gone");
         }
       } catch (error) {
-        if (heard.gone) {
-          throw new MigrationError("vm", "Cannot run the VM: the destination's QEMU is gone", {
-            cause: error,
-          });
-        }
+        if (heard.gone) throw await this.#gone(error);
         failure = error;
         if (this.state !== "stuck") {
           await this.#enter("stuck");
@@ -222,7 +236,27 @@ export class Takeover {
     const { vm } = this.#options;
     // Asked first: what QEMU said before its answer was heard by then.
     const state = await vm.status();
-    return !this.#heard.gone && !vm.hasRun && state in { paused: 1, prelaunch: 1 };
+    return !this.#heard.gone && !vm.hasRun && state in LOADED;
+  }
+
+  /**
+   * Our QEMU is gone. One that was seen to run took memory with it that nobody else has: no copy may be taken for the
+   * VM without somebody's word, and the journal must not say that it never ran. @returns the error to leave with
+   */
+  async #gone(cause?: unknown): Promise<MigrationError> {
+    const text = "the destination's QEMU is gone";
+    if (!this.#options.vm.hasRun) {
+      return new MigrationError("vm", `Cannot run the VM: ${text}`, { cause });
+    }
+    if (!this.#journal.taken) {
+      await this.#journal.append("taking", { unasked: true })
+        .catch((error) => this.#note(messageOf(error)));
+    }
+    this.#destinationState = "unknown";
+    if (this.state !== "unknown") await this.#enter("unknown");
+    return new MigrationError("unknownOutcome", `Cannot go on: the VM ran here, and ${text}`, {
+      cause,
+    });
   }
 
   /** The copy stays: it may be the only one, and nobody here can know. */

@@ -117,7 +117,10 @@ export class SimulatedWorld {
     if (state === "loaded" && !this.destinationLoaded) {
       this.violate("journal loaded, and it is not");
     }
-    if (state === "taking") {
+    // Nobody's step: somebody else ran it, and its QEMU is gone.
+    if (state === "taking" && rest["unasked"] === true) {
+      if (this.destination !== "gone") this.violate("journal taking unasked, and QEMU is there");
+    } else if (state === "taking") {
       this.#taken = true;
       if (!this.#released && rest["declaredDead"] === undefined) {
         this.violate("journal taking, and the source's does not say released");
