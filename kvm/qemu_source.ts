@@ -306,7 +306,11 @@ export class QemuSource implements AsyncDisposable {
   /** Ends a migration that was not released, puts QEMU's settings back, gives QEMU free. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#stream !== null && !this.#released) {
-      await this.#backOut({ timeoutMs: DISPOSE_TIMEOUT_MS });
+      try {
+        await this.#backOut({ timeoutMs: DISPOSE_TIMEOUT_MS });
+      } catch {
+        // Nobody can tell how it stands: nothing more can be done from here.
+      }
     }
     this.#leavingIsNews = false;
     this.#stream?.close();

@@ -107,7 +107,8 @@ export class QemuVm implements AsyncDisposable {
       const runState = await readRunState(this.qmp, { timeoutMs: LOOK_TIMEOUT_MS });
       return { runState, migration: await readMigration(this.qmp, { timeoutMs: LOOK_TIMEOUT_MS }) };
     } catch (error) {
-      if (isSilence(error)) return null;
+      // However its monitor has ended: it is asked nothing any more.
+      if (isSilence(error) || this.qmp.hasEnded) return null;
       throw error;
     }
   }
@@ -140,7 +141,8 @@ export class QemuVm implements AsyncDisposable {
    * `decide` gets null while QEMU does not answer; `hasGone` tells more then.
    *
    * @returns what `decide` decided, or null when `timeoutMs` have passed
-   * @throws {QmpError} `closed` when the monitor was lost and the process lives on: nobody can tell what it does
+   * @throws {QmpError} `closed` when the monitor was lost and the process lives on, or is gone and what it said last was
+   * not understood: nobody can tell what it does, or did
    */
   async until<T>(
     decide: (look: VmLook | null) => T | null,
@@ -154,7 +156,15 @@ export class QemuVm implements AsyncDisposable {
       if (decided !== null) return decided;
       const nowMs = performance.now();
       if (nowMs >= deadlineMs) return null;
-      if (this.qmp.hasEnded) lostAtMs ??= nowMs;
+      if (this.qmp.hasEnded) {
+        lostAtMs ??= nowMs;
+        if (!this.qmp.readToEnd && isGone(this.process)) {
+          throw new QmpError(
+            "closed",
+            `Cannot tell how QEMU ${this.process.pid} stood: it is gone, and what it said last was not understood`,
+          );
+        }
+      }
       if (lostAtMs !== null && nowMs - lostAtMs > LOST_TIMEOUT_MS) {
         throw new QmpError(
           "closed",
