@@ -283,9 +283,9 @@ export class SourceSwitchover implements Disposable {
       throw unknownOutcome(why);
     }
     const state = await vm.status().catch(() => null);
-    if (state === "running" || state === "paused") {
+    if (state !== null && !(state in { postmigrate: 1, gone: 1 })) {
       // Somebody was quicker: it stands as they want it.
-      this.#whereabouts.source = state;
+      this.#whereabouts.source = state === "running" ? "running" : "paused";
     } else if (vm.before === "running") {
       try {
         await vm.resume();
