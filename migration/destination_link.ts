@@ -350,11 +350,12 @@ export class DestinationLink implements Disposable {
   // ---- cuts ----
 
   #ended(connection: Connection, cause: unknown): void {
-    if (this.#connection !== connection) return;
     const error = cause instanceof MigrationError ? cause : lost(cause);
+    // Also of a landing that another connection waits for: it is about to say that it has landed.
     if (error.code in { vm: 1, journal: 1, interrupted: 1, tampering: 1 }) {
       return this.#events.onFault(error);
     }
+    if (this.#connection !== connection) return;
     this.#drop();
     const waits = this.#events.onCut(error);
     // Authentic nonsense will not get better on another connection.

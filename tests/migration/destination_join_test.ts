@@ -12,9 +12,10 @@ import {
 } from "../../migration/limits.ts";
 import { encodeMessage } from "../../migration/messages.ts";
 import { JOIN } from "../../migration/opening.ts";
+import type { Fault, Unit } from "../support/fault_injector.ts";
 import { Loopback } from "../support/loopback.ts";
 import { dialAs, type ScriptedSource, scriptedSource } from "../support/scripted_peers.ts";
-import { SimulatedMigration, usualLimits } from "../support/simulated_migration.ts";
+import { migrate, SimulatedMigration, usualLimits } from "../support/simulated_migration.ts";
 
 const BODY_BYTES = 17;
 const FORGED_BYTES = FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + BODY_BYTES;
@@ -161,6 +162,59 @@ Deno.test("Destination closes a JOIN that waits for a landing when it ends, and 
   assert.equal(await answer, null);
   assert.equal(run.world.destination, "gone");
   assert.equal(run.clock.pending, 0);
+});
+
+/** Cuts the first connection behind its first record that is longer than so many bytes. */
+function cutBehind(longerThan: number): (unit: Unit) => Fault | undefined {
+  let cut = false;
+  return ({ direction, bytes }) => {
+    if (cut || direction !== "there" || bytes[0] !== FRAME_DATA || bytes.length <= longerThan) {
+      return undefined;
+    }
+    cut = true;
+    return { kind: "cutAfter" };
+  };
+}
+
+Deno.test("Destination loads no VM of which a page could not be landed while a JOIN waited for it", async () => {
+  let fails = true;
+  const { source, destination, run } = await migrate({
+    fault: cutBehind(4096),
+    prepare: ({ destinationVm, clock }) => {
+      const open = destinationVm.open.bind(destinationVm);
+      destinationVm.open = async () => {
+        const sink = await open();
+        const pages = sink.pages.bind(sink);
+        sink.pages = async (...page) => {
+          if (!fails) return await pages(...page);
+          fails = false;
+          await clock.sleep(200);
+          throw new Error("no memory there");
+        };
+        return sink;
+      };
+    },
+  });
+  const story = run.world.log.join("\n");
+  assert.match(destination.error?.message ?? "", /Cannot land in the VM: no memory there/, story);
+  assert.equal(source.outcome, "aborted", story);
+  assert.equal(run.world.source, "running", story);
+});
+
+Deno.test("Destination says why its QEMU could not be opened, though another connection came meanwhile", async () => {
+  const { source, destination, run } = await migrate({
+    fault: cutBehind(0),
+    prepare: ({ destinationVm, clock }) => {
+      destinationVm.open = async () => {
+        await clock.sleep(200);
+        throw new Error("migrate-incoming was refused");
+      };
+    },
+  });
+  const story = run.world.log.join("\n");
+  assert.match(destination.error?.message ?? "", /migrate-incoming was refused/, story);
+  assert.equal(source.outcome, "aborted", story);
+  assert.equal(run.world.source, "running", story);
 });
 
 Deno.test("Source gives up, its VM running, when the destination ends while its JOIN waits there", async () => {
