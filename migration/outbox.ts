@@ -28,9 +28,9 @@ export class Outbox {
     this.#progressAtMs = options.clock.now();
   }
 
-  /** Whether nothing waits to be written. */
+  /** Whether nothing waits to be written; nothing does once it is closed, though a write may still hang. */
   get idle(): boolean {
-    return !this.#writing;
+    return !this.#writing || this.#closed;
   }
 
   /** Control messages that wait: records are bounded by their window. */

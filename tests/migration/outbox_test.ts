@@ -42,6 +42,20 @@ Deno.test("Outbox.put() never waits, and close() ends a drain that would", async
   assert.ok(outbox.writtenBytes <= 10);
 });
 
+Deno.test("Outbox.idle is true once it is closed, also while a write hangs", async () => {
+  using clock = new FakeClock();
+  const [here] = loopbackPair({ capacityBytes: 10 });
+  const outbox = new Outbox(here, { clock, onCut: () => assert.fail("cut") });
+  outbox.put(new Uint8Array(1_000), { data: true });
+  await clock.sleep(50);
+  assert.ok(!outbox.idle);
+  outbox.close();
+  // Who waits for it otherwise is told at once that it drained, and asks again, for ever.
+  await outbox.drained();
+  assert.ok(outbox.idle);
+  here.close();
+});
+
 Deno.test("Outbox says once that the connection is lost", async () => {
   using clock = new FakeClock();
   const [here, there] = loopbackPair();
