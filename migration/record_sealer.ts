@@ -235,7 +235,14 @@ export class RecordSealer implements Disposable {
     writeFrameHeader(view, usedBytes, FRAME_DATA, RECORD_HEADER_BYTES + bodyLength);
     const recordAt = usedBytes + FRAME_HEADER_BYTES;
     writeRecordHeader(view, recordAt, header);
-    this.#bodies.write(content, bytes.subarray(recordAt, usedBytes + frameLength), header);
+    const record = bytes.subarray(recordAt, usedBytes + frameLength);
+    try {
+      this.#bodies.write(content, record, header);
+    } catch (cause) {
+      // Sealed in place: what is left is plaintext, and the slab may be on its way to the wire for what it held before.
+      record.fill(0);
+      throw cause;
+    }
     this.#recordsUnderKey++;
     this.#bytesUnderKey += bodyLength;
     const round = this.#rounds.current;

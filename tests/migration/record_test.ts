@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { guardSealer } from "../../ciphers/guard.ts";
+import { paperSuites } from "../../ciphers/paper_suites.ts";
 import { defaultRegistry } from "../../ciphers/registry.ts";
 import type { CipherSuite } from "../../ciphers/suite.ts";
 import { MigrationError } from "../../migration/errors.ts";
@@ -17,6 +18,7 @@ import {
 } from "../../migration/limits.ts";
 import type { PageClass } from "../../migration/messages.ts";
 import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
+import { PaperBodyWriter } from "../../migration/paper_bodies.ts";
 import {
   readRecordHeader,
   readUint64,
@@ -254,6 +256,42 @@ Deno.test("RecordSealer numbers records without a gap and rounds with keys of th
   // Pages by their own class, ROUND by kernelData's.
   assert.deepEqual(headers.map(({ suite }) => suite), [0, 1, 0, 1, 0, 1]);
 });
+
+/** A suite that fails at every piece. */
+function failing(suite: CipherSuite): CipherSuite {
+  return {
+    ...suite,
+    createSealer: (key) => ({
+      begin: () => {},
+      update: () => {
+        throw new Error("the device is lost");
+      },
+      finish: () => {},
+      [Symbol.dispose]: () => key.fill(0),
+    }),
+  };
+}
+
+for (const profile of ["sealed", "paper"] as const) {
+  Deno.test(`RecordSealer leaves nothing of a page where its suite failed, profile ${profile}`, () => {
+    using schedule = new KeySchedule(secret);
+    const window = new SealedWindow(2 ** 30, () => {});
+    using sealer = new RecordSealer({
+      bodies: profile === "sealed"
+        ? new SealedBodyWriter({ schedule, suites: suites.map(failing), suiteOf })
+        : new PaperBodyWriter({ suite: failing(paperSuites()[0]!), nowMs: () => 0 }),
+      window,
+      rounds: new Rounds(blocks, clock),
+      mistakes: new MistakeBitmap(blocks),
+      lane: 0,
+    });
+    // Its memory may be waiting to be written for what it held before.
+    const { bytes } = window.reserve(1);
+    sealer.page(0, 0, new Uint8Array(PAGE_BYTES).fill(0x53));
+    assert.throws(() => sealer.sealOpen(), { name: "CipherError" });
+    assert.equal(bytes.indexOf(0x53), -1);
+  });
+}
 
 Deno.test("RecordOpener hands out nothing of a record with any one bit flipped", () => {
   using source = sealing();
