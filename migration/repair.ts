@@ -31,7 +31,7 @@ export class Repair {
   readonly #parser: RecordParser;
   readonly #damaged: DamagedSequences;
   readonly #pieceDamages = new Map<string, number>();
-  /** Pieces that wait for the administrator's word. */
+  /** Pieces that wait for the administrator's word; one that could not be sealed stays. */
   readonly #held: (() => void)[] = [];
   /** Pages that damaged records carried: they count in no total. */
   #lostPages = 0;
@@ -51,7 +51,7 @@ export class Repair {
     sealer: RecordSealer;
     bitmap: MistakeBitmap;
     blocks: readonly RamBlock[];
-    /** What both sides count at most: beyond it nobody goes on. */
+    /** What may be damaged at most: beyond it nobody goes on who can go back. */
     budgetBytes: number;
     /** What is repaired unasked. */
     alarmBytes: number;
@@ -63,7 +63,8 @@ export class Repair {
     this.#sealer = options.sealer;
     this.#bitmap = options.bitmap;
     this.#parser = new RecordParser(options.blocks);
-    this.#damaged = new DamagedSequences(options.budgetBytes);
+    // The budget is judged here, with what is marked.
+    this.#damaged = new DamagedSequences(Infinity);
   }
 
   /** Damaged records so far. */
@@ -114,17 +115,19 @@ export class Repair {
     return this.#damagedBytes > this.#budgetBytes;
   }
 
-  /** The administrator said to go on: as much again until the next alarm. */
+  /** The administrator said to go on: as much again until the next alarm, within the budget. @throws what a suite does */
   goOn(): void {
     this.#tries = this.#mostDamages + MAX_TRIES;
-    this.#alarmBytes += this.#damagedBytes;
-    for (const seal of this.#held.splice(0)) seal();
+    this.#alarmBytes = Math.min(this.#alarmBytes + this.#damagedBytes, this.#budgetBytes);
+    this.#sealHeld();
   }
 
   /**
-   * Deals with one MISTAKE; the same one again changes nothing. @returns what was hit, in words
+   * Deals with one MISTAKE; the same one again changes nothing. Beyond the budget, too, everything is marked or sent
+   * again: {@linkcode alarm} says so to who can still go back. @returns what was hit, in words
    *
-   * @throws MigrationError `tampering` when there are too many; `protocol` when the record is long acknowledged
+   * @throws MigrationError `protocol` when it cannot have been damaged, `vm` when our own copy does not open; and what a
+   * suite does
    */
   damaged(sequence: number): string[] {
     if (sequence > this.#sealer.lastSequence) {
@@ -136,7 +139,7 @@ export class Repair {
       }
       // Never sealed: somebody put frames in. They carried nothing, and the numbers only go up.
       for (let skipped = this.#sealer.lastSequence + 1; skipped <= sequence; skipped++) {
-        this.#damaged.add(skipped, 0);
+        this.#count(skipped, 0);
       }
       this.#sealer.skipTo(sequence);
       return [`record ${sequence}, which was never sent`];
@@ -147,8 +150,7 @@ export class Repair {
       this.#window.flush();
       frame = this.#window.frame(sequence);
     }
-    if (!this.#damaged.add(sequence, frame?.length ?? 0)) return [];
-    this.#damagedBytes += Math.max(MIN_DAMAGE_BYTES, frame?.length ?? 0);
+    if (!this.#count(sequence, frame?.length ?? 0)) return [];
     if (frame === null) {
       throw new MigrationError("protocol", `Cannot repair record ${sequence}: it was acknowledged`);
     }
@@ -168,6 +170,18 @@ export class Repair {
     this.#bitmap.resent();
     this.#repairedPages += pages;
     return true;
+  }
+
+  /** @returns false when it was counted before @throws MigrationError `protocol` */
+  #count(sequence: number, frameBytes: number): boolean {
+    if (!this.#damaged.add(sequence, frameBytes)) return false;
+    this.#damagedBytes += Math.max(MIN_DAMAGE_BYTES, frameBytes);
+    // Over there each counts as a page at least, and the one that passes the budget is the last.
+    if (this.mistakes <= this.#budgetBytes / MIN_DAMAGE_BYTES + 1) return true;
+    throw new MigrationError(
+      "protocol",
+      `Cannot repair record ${sequence}: the destination goes on beyond the repair budget`,
+    );
   }
 
   #mend(sequence: number, plaintext: Uint8Array): string {
@@ -205,8 +219,12 @@ export class Repair {
     const damages = (this.#pieceDamages.get(what) ?? 0) + 1;
     this.#pieceDamages.set(what, damages);
     if (damages > this.#mostDamages) this.#setMost(damages, what);
-    if (this.alarm === null) seal();
-    else this.#held.push(seal);
+    this.#held.push(seal);
+    if (this.alarm === null) this.#sealHeld();
+  }
+
+  #sealHeld(): void {
+    for (; this.#held.length > 0; this.#held.shift()) this.#held[0]!();
   }
 
   #mark(

@@ -8,7 +8,7 @@
 
 import type { CopyLimits } from "./copy_limits.ts";
 import { MigrationError } from "./errors.ts";
-import { messageOf } from "./failure.ts";
+import { messageOf, unknownOutcome } from "./failure.ts";
 import type { PageStream } from "./page_stream.ts";
 import type { PageSource } from "./ports.ts";
 import type { Sending } from "./sending.ts";
@@ -111,8 +111,20 @@ export class SourceCopy {
   /**
    * The last round sends dirty OR mistake: STATE, unless it is sent, then until everything is acknowledged and nothing is
    * marked (PROTOCOL.md section 5).
+   *
+   * @throws what stopped it: `unknownOutcome` where forward is the only way
    */
   async mend(): Promise<void> {
+    try {
+      await this.#mend();
+    } catch (cause) {
+      if (!this.#waiter.shielded || this.#steps.state === "unknown") throw cause;
+      await this.#steps.enter("unknown");
+      throw unknownOutcome(cause);
+    }
+  }
+
+  async #mend(): Promise<void> {
     const { window } = this.#link;
     const stream = this.#stream;
     this.#stream = null;

@@ -7,6 +7,7 @@
  */
 
 import { MigrationError } from "./errors.ts";
+import { messageOf } from "./failure.ts";
 import type { Clock } from "./ports.ts";
 import type { Repair } from "./repair.ts";
 import { SpacedNotes } from "./spaced_notes.ts";
@@ -14,7 +15,7 @@ import { SpacedNotes } from "./spaced_notes.ts";
 /** What a {@linkcode TamperAlarm} works with. */
 export interface TamperAlarmOptions {
   clock: Clock;
-  /** Marks what was damaged, or sends it again, and says what it was. @throws as `Sending.damaged` */
+  /** Marks what was damaged, or sends it again, and says what it was. @throws as `Repair.damaged` */
   damaged: (sequence: number) => string[];
   /** Knows when there is an alarm. */
   repair: Pick<Repair, "alarm" | "exhausted" | "goOn">;
@@ -49,20 +50,29 @@ export class TamperAlarm implements Disposable {
     return this.#asking && !this.#options.released();
   }
 
-  /** A record was damaged. @throws MigrationError `protocol` when it cannot have been */
+  /**
+   * A record was damaged.
+   *
+   * @throws MigrationError `protocol` when it cannot have been; `vm` when it cannot be sent again and there is no way back
+   */
   damaged(sequence: number): void {
-    const { damaged, repair, giveUp } = this.#options;
+    const { damaged, repair, released, giveUp } = this.#options;
     try {
       for (const what of damaged(sequence)) this.#note(what);
-    } catch (error) {
-      if (!(error instanceof MigrationError) || error.code !== "tampering") throw error;
-      return giveUp(error);
+      const { alarm } = repair;
+      if (alarm !== null) this.#raise(alarm);
+    } catch (cause) {
+      const error = asOurs(cause);
+      // Nobody gives up once the VM is let go: only the end of the connection is noticed there.
+      if (error.code === "protocol" || released()) throw error;
+      giveUp(error);
     }
-    const { alarm } = repair;
-    if (alarm !== null) this.#raise(alarm);
   }
 
-  /** Repairs go on, whatever was damaged so far: on the administrator's word, or since nothing else is left. */
+  /**
+   * Repairs go on, whatever was damaged so far: on the administrator's word, or since nothing else is left.
+   * @throws what a suite does
+   */
   goOn(): void {
     this.#options.repair.goOn();
     this.#options.flush();
@@ -86,7 +96,7 @@ export class TamperAlarm implements Disposable {
   /** "Informs the administrator, waiting administrator determine the next step action" (paper, section 3.1). */
   #raise(alarm: MigrationError): void {
     const { askTamper, repair, released, giveUp, answered } = this.#options;
-    // There is no way back: only the budget, which both sides count, ends the repairs.
+    // There is no way back: only the budget as the destination counts it ends the repairs.
     if (released()) return this.goOn();
     if (askTamper === undefined || repair.exhausted) return giveUp(alarm);
     if (this.#asking) return;
@@ -94,11 +104,23 @@ export class TamperAlarm implements Disposable {
     // Who cannot be asked has not said to go on.
     void Promise.try(askTamper, alarm.message).catch(() => false).then((goOn) => {
       this.#asking = false;
-      // Nothing can be sealed any more.
-      if (this.#over) return;
-      if (goOn) this.goOn();
-      else giveUp(alarm);
+      // Nothing can be sealed any more; or nobody waits for the word any more.
+      if (this.#over || released()) return;
+      try {
+        if (goOn) this.goOn();
+        else giveUp(alarm);
+      } catch (cause) {
+        giveUp(asOurs(cause));
+      }
       answered();
     });
   }
+}
+
+/** What a suite threw, as ours: it must not look like a lost connection. */
+function asOurs(cause: unknown): MigrationError {
+  if (cause instanceof MigrationError) return cause;
+  return new MigrationError("vm", `Cannot send again what was damaged: ${messageOf(cause)}`, {
+    cause,
+  });
 }

@@ -32,6 +32,7 @@ import { RecordSealer } from "../../migration/record_sealer.ts";
 import { Rounds } from "../../migration/rounds.ts";
 import { SealedBodyReader, SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
+import { failingSuite } from "../support/failing_suite.ts";
 
 const registry = defaultRegistry();
 const secret = new Uint8Array(32).fill(9);
@@ -257,23 +258,9 @@ Deno.test("RecordSealer numbers records without a gap and rounds with keys of th
   assert.deepEqual(headers.map(({ suite }) => suite), [0, 1, 0, 1, 0, 1]);
 });
 
-/** A suite that fails at every piece. */
-function failing(suite: CipherSuite): CipherSuite {
-  return {
-    ...suite,
-    createSealer: (key) => ({
-      begin: () => {},
-      update: () => {
-        throw new Error("the device is lost");
-      },
-      finish: () => {},
-      [Symbol.dispose]: () => key.fill(0),
-    }),
-  };
-}
-
 for (const profile of ["sealed", "paper"] as const) {
   Deno.test(`RecordSealer leaves nothing of a page where its suite failed, profile ${profile}`, () => {
+    const failing = (suite: CipherSuite) => failingSuite(suite, () => true);
     using schedule = new KeySchedule(secret);
     const window = new SealedWindow(2 ** 30, () => {});
     using sealer = new RecordSealer({

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import fc from "fast-check";
 import { defaultRegistry } from "../../ciphers/registry.ts";
+import type { CipherSuite } from "../../ciphers/suite.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
 import { FRAME_HEADER_BYTES, MAX_TRIES, PAGE_BYTES } from "../../migration/limits.ts";
 import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
@@ -10,6 +11,7 @@ import { Repair } from "../../migration/repair.ts";
 import { Rounds } from "../../migration/rounds.ts";
 import { SealedBodyReader, SealedBodyWriter } from "../../migration/sealed_bodies.ts";
 import { SealedWindow } from "../../migration/window.ts";
+import { failingSuite } from "../support/failing_suite.ts";
 
 const suites = [defaultRegistry().get("aes-256-gcm")];
 const suiteOf = { user: 0, kernelText: 0, kernelData: 0, unmapped: 0 };
@@ -39,11 +41,17 @@ class Wire implements Disposable {
   /** Sequences of all records that arrived damaged, ascending. */
   readonly #damaged: number[] = [];
 
-  constructor(limits: { budgetBytes?: number; alarmBytes?: number } = {}) {
-    const { budgetBytes = BUDGET_BYTES, alarmBytes = BUDGET_BYTES } = limits;
+  constructor(
+    options: { budgetBytes?: number; alarmBytes?: number; suites?: readonly CipherSuite[] } = {},
+  ) {
+    const { budgetBytes = BUDGET_BYTES, alarmBytes = BUDGET_BYTES } = options;
     const [ours, theirs] = this.#schedules as [KeySchedule, KeySchedule];
     const { window, rounds, bitmap } = this;
-    const bodies = new SealedBodyWriter({ schedule: ours, suites, suiteOf });
+    const bodies = new SealedBodyWriter({
+      schedule: ours,
+      suites: options.suites ?? suites,
+      suiteOf,
+    });
     this.sealer = new RecordSealer({ bodies, window, rounds, mistakes: bitmap, lane: 0 });
     this.repair = new Repair({
       bodies,
@@ -293,12 +301,48 @@ Deno.test("Repair.exhausted counts what marked pages take, goOn() or not", () =>
   assert.equal(wire.repair.exhausted, true);
 });
 
-Deno.test("Repair.damaged() throws once both sides' budget is passed", () => {
+Deno.test("Repair.alarm stays once the budget is passed, and what was damaged is sent again all the same", () => {
+  using wire = new Wire({ budgetBytes: 3 * 4096, alarmBytes: 4096 });
+  wire.write(0, 0, 7);
+  wire.write(0, 1, 8);
+  for (let record = 0; record < 2; record++) {
+    wire.deliver(true);
+    wire.answer();
+    wire.repair.goOn();
+  }
+  assert.ok(!wire.repair.exhausted);
+  // Frames that somebody put in count as well, and their numbers are used up.
+  const { lastSequence } = wire.sealer;
+  wire.repair.damaged(lastSequence + 1);
+  assert.equal(wire.sealer.lastSequence, lastSequence + 1);
+  wire.repair.goOn();
+  assert.equal(wire.repair.alarm?.code, "tampering");
+  assert.ok(wire.repair.exhausted);
+  while (wire.repair.resend());
+  assert.equal(wire.repair.repairedPages, 2);
+});
+
+Deno.test("Repair.damaged() refuses more than the destination can find damaged before it gives up", () => {
   using wire = new Wire({ budgetBytes: 2 * 4096 });
-  for (let page = 0; page < 3; page++) wire.write(0, page, 0);
-  wire.repair.damaged(1);
-  wire.repair.damaged(2);
-  assert.throws(() => wire.repair.damaged(3), { name: "MigrationError", code: "tampering" });
+  // The third passes its budget.
+  for (let sequence = 1; sequence <= 3; sequence++) wire.repair.damaged(sequence);
+  const broken = { name: "MigrationError", code: "protocol" };
+  assert.throws(() => wire.repair.damaged(4), broken);
+  assert.throws(() => wire.repair.damaged(60_000), broken);
+  assert.equal(wire.repair.mistakes, 5);
+});
+
+Deno.test("Repair keeps a piece that its suite could not seal, and fails again at goOn()", () => {
+  let fails = false;
+  using wire = new Wire({ suites: suites.map((suite) => failingSuite(suite, () => fails)) });
+  wire.sealer.stream("setup", new Uint8Array(10).fill(3));
+  wire.window.flush();
+  assert.ok(wire.deliver(true));
+  fails = true;
+  const failed = { name: "CipherError" };
+  assert.throws(() => wire.answer(), failed);
+  assert.throws(() => wire.repair.goOn(), failed);
+  assert.throws(() => wire.repair.goOn(), failed);
 });
 
 Deno.test("Repair.digest() is that of the sequences it was told of", () => {

@@ -3,10 +3,22 @@
  */
 
 import assert from "node:assert/strict";
-import { FRAME_DATA } from "../../migration/frame.ts";
-import { MAX_TRIES } from "../../migration/limits.ts";
+import { CipherRegistry, defaultRegistry } from "../../ciphers/registry.ts";
+import { FRAME_DATA, writeFrameHeader } from "../../migration/frame.ts";
+import { FRAME_HEADER_BYTES, MAX_TRIES, RECORD_HEADER_BYTES } from "../../migration/limits.ts";
+import { readRecordHeader, writeRecordHeader } from "../../migration/record.ts";
+import { failingSuite } from "../support/failing_suite.ts";
 import type { Fault, Unit } from "../support/fault_injector.ts";
-import { migrate, SimulatedMigration, usualLimits } from "../support/simulated_migration.ts";
+import {
+  everyClass,
+  migrate,
+  SimulatedMigration,
+  type SimulatedMigrationOptions,
+  usualLimits,
+} from "../support/simulated_migration.ts";
+
+// Opened here: a library that a test opens would count as its leak.
+const inner = defaultRegistry().get("aes-256-gcm");
 
 /** A record whose frame has so many bytes. */
 function isRecord({ direction, bytes }: Unit, options: { from: number; to?: number }): boolean {
@@ -133,6 +145,120 @@ Deno.test("Source.run() ends with the outcome unknown when the repairs cost more
     },
   });
   const { source } = await run.run();
+  assert.equal(source.outcome, "unknown", source.error?.message);
+  assert.equal(run.world.destinationRan, false);
+});
+
+/** A record of 49 bytes in the place of `record`: whoever counts frames counts less for it. */
+function forged(record: Uint8Array): Uint8Array {
+  const header = readRecordHeader(
+    new DataView(record.buffer, record.byteOffset),
+    FRAME_HEADER_BYTES,
+  )!;
+  const bodyLength = 17;
+  const frame = new Uint8Array(FRAME_HEADER_BYTES + RECORD_HEADER_BYTES + bodyLength).fill(0xa5);
+  const view = new DataView(frame.buffer);
+  writeFrameHeader(view, 0, FRAME_DATA, RECORD_HEADER_BYTES + bodyLength);
+  writeRecordHeader(view, FRAME_HEADER_BYTES, { ...header, bodyLength });
+  return frame;
+}
+
+Deno.test("Source.run() goes on beyond its own count of the budget, its QEMU gone", async () => {
+  let held = false;
+  let put = false;
+  await using run = new SimulatedMigration({
+    pageCounts: [300],
+    source: { liveRounds: 1 },
+    // Less than a full record: over there it counts as a page.
+    limits: { maxStopMs: 60_000, windowBytes: 2 ** 23, repairBudgetBytes: 30_000 },
+    sourceEntered: (state, run) => {
+      if (state === "stopping") void run.clock.sleep(100).then(() => run.killSource());
+    },
+    fault: (unit): Fault | undefined => {
+      if (put || !isRecord(unit, { from: 30_000 })) return undefined;
+      if (!held) {
+        held = true;
+        return { kind: "delay", ms: 1_500 };
+      }
+      put = run.sourceJournals.states.includes("released");
+      return put ? { kind: "inject", frames: [forged(unit.bytes)] } : undefined;
+    },
+  });
+  const { source, destination } = await run.run();
+  const story = `${source.error?.message}\n${run.world.log.join("\n")}`;
+  assert.ok(put, story);
+  assert.equal(source.outcome, "completed", story);
+  assert.equal(destination.outcome, "completed", story);
+  assert.equal(source.mistakes.detected, 1, story);
+});
+
+/** A migration whose source's suite can be lost for good, and its QEMU at once. */
+function losing(options: SimulatedMigrationOptions = {}) {
+  let lost = false;
+  const suite = failingSuite(inner, () => lost);
+  const suites = everyClass(suite.id);
+  const run = new SimulatedMigration({
+    ...oneState,
+    registry: new CipherRegistry([suite]),
+    suites: { source: suites, destination: suites },
+    ...options,
+  });
+  const lose = () => {
+    lost = true;
+    run.killSource();
+  };
+  return { run, lose };
+}
+
+Deno.test("Source.run() ends with the outcome unknown when a piece cannot be sealed again, its QEMU gone", async () => {
+  const { run, lose } = losing({
+    fault: (unit) => {
+      if (!isState(unit)) return undefined;
+      lose();
+      return damage(unit);
+    },
+  });
+  await using _run = run;
+  const { source } = await run.run();
+  assert.equal(source.outcome, "unknown", source.error?.message);
+  assert.equal(run.world.destinationRan, false);
+});
+
+Deno.test("Source.run() ends with the outcome unknown when a piece that waits for the administrator cannot be sealed, its QEMU gone", async () => {
+  let damages = 0;
+  const { run, lose } = losing({
+    sourceOptions: {
+      askTamper: () => {
+        lose();
+        return new Promise(() => {});
+      },
+    },
+    fault: (unit) => isState(unit) && damages++ <= MAX_TRIES ? damage(unit) : undefined,
+  });
+  await using _run = run;
+  const { source } = await run.run();
+  assert.equal(source.outcome, "unknown", source.error?.message);
+  assert.equal(run.world.destinationRan, false);
+});
+
+Deno.test("Source.run() ends with the outcome unknown when marked pages cannot be sealed, its QEMU gone", async () => {
+  let stopped = false;
+  let damaged = false;
+  const { run, lose } = losing({
+    pageCounts: [40],
+    sourceEntered: (state) => {
+      if (state === "stopping") stopped = true;
+    },
+    sourceOptions: { onTamper: () => lose() },
+    fault: (unit) => {
+      if (!stopped || damaged || !isRecord(unit, { from: 4096 })) return undefined;
+      damaged = true;
+      return damage(unit);
+    },
+  });
+  await using _run = run;
+  const { source } = await run.run();
+  assert.ok(run.sourceJournals.states.includes("released"));
   assert.equal(source.outcome, "unknown", source.error?.message);
   assert.equal(run.world.destinationRan, false);
 });

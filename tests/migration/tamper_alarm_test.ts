@@ -90,15 +90,57 @@ Deno.test("TamperAlarm.asking is over once the VM is let go, answered or not", (
   assert.ok(!tamper.asking);
 });
 
-Deno.test("TamperAlarm.damaged() gives up on a budget that is used up, and throws what breaks the protocol", () => {
-  let error = new MigrationError("tampering", "Cannot go on");
+Deno.test("TamperAlarm.damaged() gives up when nothing can be sealed again, and throws it once the VM was let go", () => {
+  const { tamper, state, did } = world({
+    damaged: () => {
+      throw new Error("the device is lost");
+    },
+  });
+  tamper.damaged(1);
+  assert.deepEqual(did, ["give up: Cannot send again what was damaged: the device is lost"]);
+  state.released = true;
+  // The connection ends with it: nobody would notice anything else there.
+  assert.throws(() => tamper.damaged(2), { name: "MigrationError", code: "vm" });
+});
+
+Deno.test("TamperAlarm.damaged() gives up when what was held cannot be sealed on the administrator's word", async () => {
+  const { tamper, repair, did } = world({
+    askTamper: () => Promise.resolve(true),
+    onTamper: () => {},
+  });
+  repair.alarm = alarm;
+  repair.goOn = () => {
+    throw new Error("the device is lost");
+  };
+  tamper.damaged(1);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(did, [
+    "give up: Cannot send again what was damaged: the device is lost",
+    "answered",
+  ]);
+});
+
+Deno.test("TamperAlarm hears no answer any more once the VM is let go", async () => {
+  const answer = Promise.withResolvers<boolean>();
+  const { tamper, repair, state, did } = world({
+    askTamper: () => answer.promise,
+    onTamper: () => {},
+  });
+  repair.alarm = alarm;
+  tamper.damaged(1);
+  state.released = true;
+  answer.resolve(true);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(did, []);
+});
+
+Deno.test("TamperAlarm.damaged() throws what breaks the protocol", () => {
+  const error = new MigrationError("protocol", "Cannot repair record 2");
   const { tamper, did } = world({
     damaged: () => {
       throw error;
     },
   });
-  tamper.damaged(1);
-  assert.deepEqual(did, ["give up: Cannot go on"]);
-  error = new MigrationError("protocol", "Cannot repair record 2");
   assert.throws(() => tamper.damaged(2), error);
+  assert.deepEqual(did, []);
 });
