@@ -8,7 +8,7 @@
 import { Connection } from "./connection.ts";
 import { FrameReader } from "./frame.ts";
 import type { Identity } from "./identity.ts";
-import { HANDSHAKE_TIMEOUT_MS, MAX_HALF_OPEN } from "./limits.ts";
+import { HANDSHAKE_TIMEOUT_MS, MAX_HALF_OPEN, MAX_REMEMBERED_DIALS } from "./limits.ts";
 import type { OfferMessage, ResumeMessage, StatusMessage } from "./messages.ts";
 import {
   closeTransport,
@@ -62,7 +62,12 @@ export class Admission {
   readonly #profile: Profile;
   readonly #joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
   readonly #mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
-  readonly #halfOpen = new Set<Transport>();
+  /** Who has only dialled. */
+  readonly #dialled = new Set<Transport>();
+  /** Who has said message 1 of an allowed key, which somebody may have recorded. */
+  readonly #named = new Set<Transport>();
+  /** Ephemeral keys of those messages. */
+  readonly #answered = new Set<string>();
   #closed = false;
 
   /**
@@ -88,7 +93,7 @@ export class Admission {
 
   /** Connections that have not proven a key yet. */
   get halfOpen(): number {
-    return this.#halfOpen.size;
+    return this.#dialled.size + this.#named.size;
   }
 
   /**
@@ -100,10 +105,7 @@ export class Admission {
       closeTransport(transport);
       return null;
     }
-    // Silent sockets cannot keep the peer out: the oldest makes room.
-    const oldest = this.#halfOpen.values().next().value;
-    if (this.#halfOpen.size >= MAX_HALF_OPEN && oldest !== undefined) this.#drop(oldest);
-    this.#halfOpen.add(transport);
+    this.#enter(this.#dialled, transport);
     const timer = this.#clock.timer(HANDSHAKE_TIMEOUT_MS, () => this.#drop(transport));
     let connection: Connection | null = null;
     try {
@@ -122,6 +124,10 @@ export class Admission {
       const kind = payload[0];
       const psk = this.#psk(kind, { migrationId, publicKey: remotePublic });
       if (psk === null) return null;
+      if (!this.#dialled.has(transport) || !this.#isNew(message1)) return null;
+      // Who only dials cannot push it out any more.
+      this.#dialled.delete(transport);
+      this.#enter(this.#named, transport);
       const { message, result } = await responder.writeMessage2({ psk });
       await writeAll(transport, message);
       connection = new Connection({
@@ -149,22 +155,43 @@ export class Admission {
       } else if (kind === RECOVER && first.message.type === "STATUS") {
         admitted = { kind, ...confirmed, status: first.message };
       } else return null;
+      // One that was pushed out just now is closed.
+      if (!this.#named.delete(transport)) return null;
       connection = null;
-      this.#halfOpen.delete(transport);
       return admitted;
     } catch {
       return null;
     } finally {
       timer.clear();
       connection?.[Symbol.dispose]();
-      if (this.#halfOpen.has(transport)) this.#drop(transport);
+      if (this.#dialled.has(transport) || this.#named.has(transport)) this.#drop(transport);
     }
   }
 
   /** Drops every connection that is still half open, and lets nobody else in. */
   close(): void {
     this.#closed = true;
-    for (const transport of [...this.#halfOpen]) this.#drop(transport);
+    for (const transport of [...this.#dialled, ...this.#named]) this.#drop(transport);
+  }
+
+  /** The oldest makes room: silent sockets cannot keep the peer out. */
+  #enter(among: Set<Transport>, transport: Transport): void {
+    const [oldest] = among;
+    if (among.size >= MAX_HALF_OPEN && oldest !== undefined) this.#drop(oldest);
+    among.add(transport);
+  }
+
+  /** Whether that message 1 was never answered here: who replays one has no place among those who made theirs. */
+  #isNew(message1: Uint8Array): boolean {
+    if (this.#profile.repeats) return true;
+    const ephemeral = hex(message1.subarray(0, 32));
+    if (this.#answered.has(ephemeral)) return false;
+    this.#answered.add(ephemeral);
+    const [oldest] = this.#answered;
+    if (this.#answered.size > MAX_REMEMBERED_DIALS && oldest !== undefined) {
+      this.#answered.delete(oldest);
+    }
+    return true;
   }
 
   /** The key that the handshake mixes in; null for who has no business here. */
@@ -186,7 +213,8 @@ export class Admission {
   }
 
   #drop(transport: Transport): void {
-    this.#halfOpen.delete(transport);
+    this.#dialled.delete(transport);
+    this.#named.delete(transport);
     closeTransport(transport);
   }
 }

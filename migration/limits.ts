@@ -59,8 +59,14 @@ export const MAX_QUEUED_CONTROL_BYTES: number = 1024 * 1024;
 /** A whole control message, joined from its parts: an OFFER of 255 blocks with long names is under 100 KiB. */
 export const MAX_CONTROL_MESSAGE_BYTES = 256 * 1024;
 
-/** Half-open connections at the destination: over it the oldest is dropped, so silent sockets cannot keep the peer out. */
+/**
+ * Half-open connections that have only dialled, and again of those that have said message 1 of an allowed key: over it
+ * the oldest of them is dropped, so silent sockets cannot keep the peer out.
+ */
 export const MAX_HALF_OPEN = 16;
+
+/** Message 1s of allowed keys that are remembered, since none is answered twice: over it the oldest is forgotten. */
+export const MAX_REMEMBERED_DIALS = 1_024;
 
 /** Offers that wait for a judgement at once, with their connections: over it the next is refused. */
 export const MAX_JUDGED_OFFERS = 8;

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { Connection } from "../../migration/connection.ts";
+import { MAX_HALF_OPEN } from "../../migration/limits.ts";
 import type { Message } from "../../migration/messages.ts";
 import { JOIN, MESSAGE_1_BYTES, RECOVER } from "../../migration/opening.ts";
 import type { LoopbackEnd } from "../support/loopback.ts";
@@ -108,6 +109,32 @@ Deno.test("Source joins again past a thousand silent connections", async () => {
   });
   assert.equal(source.outcome, "completed");
   assert.equal(source.reconnects, 1);
+});
+
+Deno.test("Source joins again past strangers that dial more often than a message goes there and back", async () => {
+  let cut = false;
+  let joined = false;
+  const { source, run } = await migrate({
+    ...slow,
+    // RESUME takes its time, in which more dial than may be half open.
+    fault: ({ direction, connection, index }) =>
+      direction === "there" && connection > 0 && index === 1
+        ? { kind: "delay", ms: 2 * MAX_HALF_OPEN }
+        : undefined,
+    sourceOptions: { onNote: (text) => void (joined ||= text === "Joined again") },
+    sourceEntered: (state, run) => {
+      if (state !== "copying") return;
+      cut = true;
+      run.injector.cut();
+      void (async () => {
+        for (; !joined && !run.loopback.closed; await run.clock.sleep(1)) run.loopback.dial();
+      })();
+    },
+  });
+  const story = run.world.log.join("\n");
+  assert.ok(cut);
+  assert.equal(source.outcome, "completed", story);
+  assert.equal(source.reconnects, 1, story);
 });
 
 Deno.test("Destination is not disturbed by a replay of all that was said over an earlier connection", async () => {
