@@ -6,7 +6,13 @@
  * @module
  */
 
-import type { DestinationJournalState, SourceJournalState, VmProcess } from "../migration/ports.ts";
+import { MigrationError } from "../migration/errors.ts";
+import type {
+  DestinationJournalState,
+  SourceJournalState,
+  StateBefore,
+  VmProcess,
+} from "../migration/ports.ts";
 import { journalProcess, readJournals } from "./journal_reader.ts";
 import { openJournal } from "./journal_store.ts";
 
@@ -16,17 +22,31 @@ export interface HeldVm {
   time: Date;
 }
 
+/** Likewise, and how its VM stands. */
+export interface LeavingVm extends HeldVm {
+  before: StateBefore;
+}
+
 /**
  * Its VM is about to leave: `ran` for every older source journal, and `running` where the VM came here and the line is
  * missing. A source's journal that is `done` stays so: its VM lives at its destination, which must not be told otherwise.
  *
  * @returns the ids of the journals that got a line
- * @throws {MigrationError} `journal` when a line cannot be made durable: then nothing may be migrated
+ * @throws {MigrationError} `refused` when the VM is a copy that has not run and was never released to this host;
+ * `journal` when a line cannot be made durable: then nothing may be migrated
  */
-export async function closeBeforeSend(directory: string, held: HeldVm): Promise<string[]> {
-  return await append(directory, held, {
+export async function closeBeforeSend(directory: string, leaving: LeavingVm): Promise<string[]> {
+  return await append(directory, leaving, {
     source: (last) => last === "done" || last === "ran" ? null : "ran",
-    destination: (last) => last === "taking" ? "running" : null,
+    destination: (last, id) => {
+      if (last === "running" || last === "discarded") return null;
+      if (last === "taking" || leaving.before === "running") return "running";
+      throw new MigrationError(
+        "refused",
+        "Cannot migrate this VM: it is the copy of a migration that is not settled, and may still run where it came from",
+        { hint: `sealift recover --id ${id}` },
+      );
+    },
   });
 }
 
@@ -47,7 +67,7 @@ export async function closeBeforeReceive(directory: string, held: HeldVm): Promi
 /** The state to append behind the last one; null for none. */
 interface NextStates {
   source: (last: SourceJournalState) => SourceJournalState | null;
-  destination: (last: DestinationJournalState) => DestinationJournalState | null;
+  destination: (last: DestinationJournalState, id: string) => DestinationJournalState | null;
 }
 
 async function append(directory: string, held: HeldVm, next: NextStates): Promise<string[]> {
@@ -58,7 +78,7 @@ async function append(directory: string, held: HeldVm, next: NextStates): Promis
     if (process === null || last === undefined || !isSame(process, held.process)) continue;
     const state = journal.side === "source"
       ? next.source(last as SourceJournalState)
-      : next.destination(last as DestinationJournalState);
+      : next.destination(last as DestinationJournalState, journal.id);
     if (state === null) continue;
     using opened = await openJournal(journal.path);
     await opened.append({ state, time: held.time.toISOString() });

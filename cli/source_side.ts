@@ -71,8 +71,8 @@ export async function makeSource(settings: SourceSettings, world: {
   const journals = new FileJournalStore(directory.migrations);
   if (settings.dryRun) await journals.check();
   else if (isQemu) {
-    const held = { process: vm.facts.process, time: new Date() };
-    await closeBeforeSend(directory.migrations, held);
+    const { facts: { process }, before } = vm;
+    await closeBeforeSend(directory.migrations, { process, before, time: new Date() });
   }
   const onRound = quiet(watch.onRound);
   const policyFailed = new AbortController();

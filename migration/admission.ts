@@ -62,7 +62,7 @@ export class Admission {
   readonly #profile: Profile;
   readonly #joinKey: (migrationId: string, publicKey: Uint8Array) => Uint8Array | null;
   readonly #mayRecover: (migrationId: string, publicKey: Uint8Array) => boolean;
-  /** Who has only dialled. */
+  /** Who has only dialled, or says a message 1 that was said before: whose it was nobody can know yet. */
   readonly #dialled = new Set<Transport>();
   /** Who has said message 1 of an allowed key, which somebody may have recorded. */
   readonly #named = new Set<Transport>();
@@ -124,10 +124,12 @@ export class Admission {
       const kind = payload[0];
       const psk = this.#psk(kind, { migrationId, publicKey: remotePublic });
       if (psk === null) return null;
-      if (!this.#dialled.has(transport) || !this.#isNew(message1)) return null;
-      // Who only dials cannot push it out any more.
-      this.#dialled.delete(transport);
-      this.#enter(this.#named, transport);
+      if (!this.#dialled.has(transport)) return null;
+      if (this.#isNew(message1)) {
+        // Who only dials cannot push it out any more.
+        this.#dialled.delete(transport);
+        this.#enter(this.#named, transport);
+      }
       const { message, result } = await responder.writeMessage2({ psk });
       await writeAll(transport, message);
       connection = new Connection({
@@ -156,7 +158,7 @@ export class Admission {
         admitted = { kind, ...confirmed, status: first.message };
       } else return null;
       // One that was pushed out just now is closed.
-      if (!this.#named.delete(transport)) return null;
+      if (!this.#named.delete(transport) && !this.#dialled.delete(transport)) return null;
       connection = null;
       return admitted;
     } catch {
@@ -183,7 +185,6 @@ export class Admission {
 
   /** Whether that message 1 was never answered here: who replays one has no place among those who made theirs. */
   #isNew(message1: Uint8Array): boolean {
-    if (this.#profile.repeats) return true;
     const ephemeral = hex(message1.subarray(0, 32));
     if (this.#answered.has(ephemeral)) return false;
     this.#answered.add(ephemeral);

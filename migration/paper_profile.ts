@@ -55,7 +55,6 @@ export const paperProfile: Profile = {
       return Promise.resolve({ message, result: publicKeys() });
     },
   }),
-  repeats: true,
   isForeign: (message1) => !startsWithPreamble(message1),
   bodyWriter: (parts) => new PaperBodyWriter(bodyOptions(parts)),
   bodyReader: (parts) => new PaperBodyReader(bodyOptions(parts)),

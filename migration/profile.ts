@@ -59,8 +59,6 @@ export interface Profile {
   ): Initiator;
   /** A new handshake of the side that is dialled. */
   responder(options: { identity: Identity }): Responder;
-  /** Whether a source says the same message 1 whenever it dials: else who says one again replays it. */
-  readonly repeats: boolean;
   /** Whether a message 1 is of a peer with another profile, as far as that can be seen. */
   isForeign(message1: Uint8Array): boolean;
   /** Protects what is sent. @throws MigrationError `usage` for a suite of another profile */
@@ -80,7 +78,6 @@ export const sealedProfile: Profile = {
   hidesByClass: false,
   initiator: (options) => new NoiseInitiator({ ...options, prologue: PROLOGUE }),
   responder: ({ identity }) => new NoiseResponder({ identity, prologue: PROLOGUE }),
-  repeats: false,
   isForeign: (message1) => PAPER_PREAMBLE.every((byte, i) => message1[i] === byte),
   bodyWriter(parts) {
     requireProfile("sealed", parts.suites);

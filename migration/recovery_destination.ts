@@ -118,6 +118,7 @@ export class DestinationRecovery implements Disposable {
   /** What the journal missed when its agent died. */
   async #catchUp(standing: DestinationStanding): Promise<void> {
     if (standing === "loaded" && this.log.last === "open") await this.log.append("loaded");
+    if (standing === "running") await this.#appendRunning();
     if (
       standing === "neverRan" && this.log.last !== "discarded" &&
       (await this.#options.vm.status()).runState === "gone"
@@ -136,18 +137,18 @@ export class DestinationRecovery implements Disposable {
         case "RELEASE":
           if (now === "loaded" || now === "taking") {
             failure = await this.#tryToRun(now);
-            this.#meeting.send(
-              failure === null ? RUNNING : { type: "ABORT", code: "cannotRun", text: failure.text },
-            );
+            if (failure === null) await this.#sayRunning();
+            else this.#meeting.send({ type: "ABORT", code: "cannotRun", text: failure.text });
           } else if (now === "takingGone") {
             const text = "its QEMU died when it was about to run the VM";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
-          } else this.#meeting.send(now === "running" ? RUNNING : { type: "DISCARDED" });
+          } else if (now === "running") await this.#sayRunning();
+          else this.#meeting.send({ type: "DISCARDED" });
           break;
         case "DISCARD":
         case "ABORT":
           // It may be the only copy, or newer than the source's.
-          if (now === "running") this.#meeting.send(RUNNING);
+          if (now === "running") await this.#sayRunning();
           else if (this.log.last === "discarded") {
             // Whatever its QEMU holds now came later.
             this.#meeting.send({ type: "DISCARDED" });
@@ -170,6 +171,17 @@ export class DestinationRecovery implements Disposable {
       }
     }
     await this.#checkSettled(failure, "the source went away before it decided");
+  }
+
+  async #sayRunning(): Promise<void> {
+    await this.#appendRunning();
+    this.#meeting.send(RUNNING);
+  }
+
+  /** Its QEMU may end, and then only this line says that the VM was here. A full disk changes nothing about where it is. */
+  async #appendRunning(): Promise<void> {
+    if (this.log.last === "running") return;
+    await this.log.append("running").catch((error) => this.log.note(messageOf(error)));
   }
 
   /** @returns why not; null when it runs */

@@ -83,7 +83,8 @@ export class Meeting implements Disposable {
     if (this.#alive === null) return;
     const other = this.#options.side === "source" ? "destination" : "source";
     throw new MigrationError("refused", `Cannot take the ${other} for dead: ${this.#alive}`, {
-      hint: "run `recover` without --declare-dead",
+      hint:
+        "run `recover` without --declare-dead; if it is dead all the same, somebody replays it: listen where only you can dial",
     });
   }
 
@@ -185,8 +186,8 @@ export class Meeting implements Disposable {
     const { identity, peerKey, clock, signal, id } = this.#options;
     const isOurs = (migrationId: string) => {
       if (migrationId !== id) return false;
-      // Its key is proven by message 1: whatever it wants, it lives.
-      this.#alive ??= "its agent is at work, and dials this side";
+      // Message 1 names its key: whatever it wants, it lives, unless somebody replays one.
+      this.#alive ??= "its agent dials this side, or somebody who has recorded how it did";
       return true;
     };
     const admission = new Admission({

@@ -140,12 +140,7 @@ export function verdict(
     case "waiting":
       return { act: "unknown", text: "QEMU is still in finish-migrate", hint: "try again" };
     case "reset":
-      return {
-        act: "unknown",
-        text: "the VM at the source was reset after this migration had stopped it",
-        hint:
-          "if it has not run there since it stopped: QMP `quit` there, then `recover` again; if it has: QMP `quit` at the destination",
-      };
+      return wasReset(destination);
     case "here":
       return atSource(destination, "the VM is at the source");
     case "elsewhere":
@@ -198,6 +193,20 @@ function atSource(destination: DestinationStanding, where: string): Verdict {
     case "running":
       return taken(where);
   }
+}
+
+/** Nobody knows whether it ran at the source before it was reset: the memory that is left may be older than that. */
+function wasReset(destination: DestinationStanding): Verdict {
+  const text = "the VM at the source was reset after this migration had stopped it";
+  if (destination === "neverRan" || destination === "takingGone") {
+    return atSource(destination, text);
+  }
+  return {
+    act: "unknown",
+    text,
+    hint:
+      "if it has not run there since it stopped: QMP `quit` there, then `recover` again, here and there; if it has: QMP `quit` at the destination, then `recover` again",
+  };
 }
 
 function taken(where: string): Verdict {

@@ -50,6 +50,8 @@ export class SourceCopy {
   #draining: Promise<void> | null = null;
   /** What the VM says; null once STATE is sealed. */
   #stream: PageStream | null = null;
+  /** Why that could not be sealed: what is missing then is nowhere any more. */
+  #unsealed: { cause: unknown } | null = null;
 
   constructor(parts: CopyParts) {
     this.#options = parts.options;
@@ -128,7 +130,13 @@ export class SourceCopy {
     const { window } = this.#link;
     const stream = this.#stream;
     this.#stream = null;
-    stream?.end();
+    if (this.#unsealed !== null) throw this.#unsealed.cause;
+    try {
+      stream?.end();
+    } catch (cause) {
+      this.#unsealed = { cause };
+      throw cause;
+    }
     await this.#resend();
     do {
       window.flush();

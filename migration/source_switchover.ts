@@ -54,6 +54,8 @@ export class SourceSwitchover implements Disposable {
   /** Until the operator's wish to end it counts, where forward was the only way. */
   #patience: { clear(): void } | null = null;
   #qemuSeconds: number | null = null;
+  /** Somebody reset the stopped VM. */
+  #reset = false;
 
   constructor(parts: SwitchoverParts) {
     this.#options = parts.options;
@@ -201,7 +203,22 @@ export class SourceSwitchover implements Disposable {
       dialogue.release();
     }
     this.#whereabouts.destination = vm.before;
+    await this.#checkStands();
     await this.#done();
+  }
+
+  /** The VM runs over there, and must not run here as well. @throws MigrationError `unknownOutcome` when it may */
+  async #checkStands(): Promise<void> {
+    if (this.#whereabouts.gone) return;
+    const state = await this.#options.vm.status().catch(() => null);
+    if (state === null || state in { postmigrate: 1, gone: 1 }) return;
+    this.#whereabouts.source = "unknown";
+    await this.#steps.enter("unknown");
+    throw new MigrationError(
+      "unknownOutcome",
+      `Cannot end the migration: the VM runs at the destination, and its QEMU at the source is in run state ${state}`,
+      { hint: "somebody meddled with it: stop both VMs (QMP `stop`), and end the older one" },
+    );
   }
 
   /** The VM runs over there: nothing that fails from here on changes that. */
@@ -214,13 +231,6 @@ export class SourceSwitchover implements Disposable {
     if (keepSource || this.#whereabouts.gone) return;
     this.#qemuSeconds = vm.cpuSeconds();
     try {
-      const state = await vm.status();
-      if (state !== "postmigrate" && state !== "gone") {
-        this.#whereabouts.source = "unknown";
-        const why = `the source's QEMU, which is ${state}: somebody meddled with it`;
-        doubts.push(`The VM runs at the destination, and may run in ${why}; stop one of the two`);
-        return;
-      }
       await vm.quit();
       this.#whereabouts.source = "quit";
     } catch (error) {
@@ -243,9 +253,10 @@ export class SourceSwitchover implements Disposable {
     if (!this.#whereabouts.gone) {
       await this.#sayDiscard();
       await this.#outcomeKnown(() =>
-        dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone
+        dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone || this.#reset
       );
     }
+    if (this.#reset) throw await this.#wasReset();
     if (dialogue.discarded) return await this.#return(why);
     if (!this.#journal.released) {
       await this.#steps.enter("unknown");
@@ -268,8 +279,16 @@ export class SourceSwitchover implements Disposable {
       if (state !== null) break;
     }
     if (state === "gone") this.#whereabouts.seenGone();
+    else if (state === "prelaunch") this.#reset = true;
     else if (state !== null) this.#dialogue.discard();
     this.#waiter.wake();
+  }
+
+  /** Its memory is gone, and nobody knows whether it ran before that. @returns the error to leave with */
+  async #wasReset(): Promise<MigrationError> {
+    this.#whereabouts.source = "prelaunch";
+    await this.#steps.enter("unknown");
+    return unknownOutcome(new Error("the VM at the source was reset after it had stopped"));
   }
 
   /** The copy over there is gone: the VM goes on here. */
@@ -283,6 +302,7 @@ export class SourceSwitchover implements Disposable {
       throw unknownOutcome(why);
     }
     const state = await vm.status().catch(() => null);
+    if (state === "prelaunch") throw await this.#wasReset();
     if (state !== null && !(state in { postmigrate: 1, gone: 1 })) {
       // Somebody was quicker: it stands as they want it.
       this.#whereabouts.source = state === "running" ? "running" : "paused";

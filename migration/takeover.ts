@@ -248,10 +248,7 @@ export class Takeover {
     if (!this.#options.vm.hasRun) {
       return new MigrationError("vm", `Cannot run the VM: ${text}`, { cause });
     }
-    if (!this.#journal.taken) {
-      await this.#journal.append("taking", { unasked: true })
-        .catch((error) => this.#note(messageOf(error)));
-    }
+    await this.#journalRan();
     this.#destinationState = "unknown";
     if (this.state !== "unknown") await this.#enter("unknown");
     return new MigrationError("unknownOutcome", `Cannot go on: the VM ran here, and ${text}`, {
@@ -261,8 +258,17 @@ export class Takeover {
 
   /** The copy stays: it may be the only one, and nobody here can know. */
   async #keep(): Promise<void> {
-    this.#destinationState = "paused";
+    const { hasRun } = this.#options.vm;
+    if (hasRun) await this.#journalRan();
+    this.#destinationState = hasRun ? "unknown" : "paused";
     await this.#enter("unknown");
+  }
+
+  /** Somebody else ran it: whatever becomes of its QEMU, no older copy may be taken for the VM without somebody's word. */
+  async #journalRan(): Promise<void> {
+    if (this.#journal.taken) return;
+    await this.#journal.append("taking", { unasked: true })
+      .catch((error) => this.#note(messageOf(error)));
   }
 
   // ---- what is said ----

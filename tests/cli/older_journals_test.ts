@@ -6,7 +6,7 @@ import type { DestinationJournalState, VmProcess } from "../../migration/ports.t
 import { idOf, qemu, time, writeJournal } from "../support/journal_files.ts";
 import { TempDir } from "../support/temp_dir.ts";
 
-const held = { process: qemu, time: new Date(time) };
+const held = { process: qemu, time: new Date(time), before: "running" } as const;
 
 async function lastStates(directory: string): Promise<Record<string, string | undefined>> {
   const journals = await readJournals(directory);
@@ -65,18 +65,34 @@ Deno.test("closeBeforeSend() does not let its line join one that was cut off", a
   assert.equal(read?.damage, "line 2 is damaged");
 });
 
-Deno.test("closeBeforeSend() says that the VM came here where a destination's journal stops at taking", async () => {
+Deno.test("closeBeforeSend() says that the VM came here where a destination's journal does not", async () => {
   await using temp = await TempDir.make();
   await writeDestinations(temp.path, [
     ["loaded", "taking"],
-    ["loaded"],
-    [],
     ["discarded"],
     ["loaded", "taking", "running"],
   ]);
-  assert.deepEqual(await closeBeforeSend(temp.path, held), [idOf("1")]);
-  const [first] = await readJournals(temp.path);
-  assert.equal(first?.entries.at(-1)?.state, "running");
+  const paused = { ...held, before: "paused" } as const;
+  assert.deepEqual(await closeBeforeSend(temp.path, paused), [idOf("1")]);
+  assert.deepEqual(await lastStates(temp.path), { 1: "running", 2: "discarded", 3: "running" });
+  // Whatever the journal missed: it runs here.
+  await using running = await TempDir.make();
+  await writeDestinations(running.path, [["loaded"], []]);
+  await closeBeforeSend(running.path, held);
+  assert.deepEqual(await lastStates(running.path), { 1: "running", 2: "running" });
+});
+
+Deno.test("closeBeforeSend() refuses a copy that has not run and was never released", async () => {
+  for (const states of [[], ["loaded"]] satisfies DestinationJournalState[][]) {
+    await using temp = await TempDir.make();
+    await writeDestinations(temp.path, [states]);
+    await assert.rejects(closeBeforeSend(temp.path, { ...held, before: "paused" }), {
+      name: "MigrationError",
+      code: "refused",
+      hint: `sealift recover --id ${idOf("1")}`,
+    });
+    assert.deepEqual(await lastStates(temp.path), { 1: states.at(-1) ?? "open" });
+  }
 });
 
 Deno.test("closeBeforeReceive() discards what was announced to the same QEMU and never came, and nothing else", async () => {

@@ -137,6 +137,28 @@ Deno.test("Source joins again past strangers that dial more often than a message
   assert.equal(source.reconnects, 1, story);
 });
 
+Deno.test("Source joins again past who listens, and says its message 1 before it is read", async () => {
+  const copies: { close(): void }[] = [];
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...slow,
+    fault: ({ direction, connection, index, bytes }) => {
+      if (direction !== "there" || connection === 0 || index !== 0) return undefined;
+      const copy = run.loopback.dial();
+      copies.push(copy);
+      void copy.write(bytes.slice()).catch(() => {});
+      return { kind: "delay", ms: 5 };
+    },
+    sourceEntered: (state, run) => {
+      if (state === "copying") run.injector.cut();
+    },
+  });
+  const { source } = await run.run();
+  assert.ok(copies.length > 0);
+  assert.equal(source.outcome, "completed", run.world.log.join("\n"));
+  assert.equal(source.reconnects, 1);
+  for (const copy of copies) copy.close();
+});
+
 Deno.test("Destination is not disturbed by a replay of all that was said over an earlier connection", async () => {
   const recorded: Uint8Array[][] = [];
   let replayed = 0;

@@ -36,20 +36,40 @@ Deno.test("Source takes its VM back when it is seen to run here, and the destina
   }
 });
 
-Deno.test("Source does not end a QEMU that somebody runs by the time the VM runs at the destination", async () => {
+Deno.test("Source says that the VM may run twice, and ends no QEMU, when somebody runs it here meanwhile", async () => {
   await using run = new SimulatedMigration({
     ...small,
-    sourceEntered: (state, run) => {
-      if (state === "done") run.world.source = "running";
+    destinationEntered: (state, run) => {
+      if (state === "running") run.world.source = "running";
     },
   });
   const { sourceEnds } = run.start();
   const source = await sourceEnds;
-  assert.equal(source.outcome, "completed");
-  assert.equal(run.world.source, "running", storyOf(run));
-  assert.equal(source.sourceState, "unknown");
-  assert.match(source.warnings.join(), /may run in the source's QEMU, which is running/);
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.match(source.error!.message, /runs at the destination, and its QEMU .* run state running/);
+  assert.equal(run.world.source, "running");
+  assert.ok(!run.sourceJournals.states.includes("done"));
 });
+
+for (const when of ["discarding", "returning"] as const) {
+  Deno.test(`Source takes no VM back that somebody reset, at ${when}`, async () => {
+    const { source, run } = await migrate({
+      ...small,
+      destination: { runFails: 99 },
+      sourceEntered: (state, run) => {
+        if (state !== when) return;
+        run.meddled = true;
+        run.world.source = "prelaunch";
+      },
+    });
+    assert.equal(source.outcome, "unknown", storyOf(run));
+    assert.match(source.error!.message, /was reset/);
+    assert.equal(run.world.source, "prelaunch");
+    assert.ok(!run.sourceJournals.states.includes("aborted"));
+    // DISCARD was not said for it.
+    assert.equal(run.world.destination, when === "discarding" ? "paused" : "gone", storyOf(run));
+  });
+}
 
 for (const sourceGone of [false, true]) {
   const how = sourceGone ? "stays when the source's QEMU is gone" : "goes when the source says so";
@@ -105,3 +125,21 @@ for (const when of ["loaded", "taking"] as const) {
     assert.equal(run.destinationJournals.states.at(-1), "taking");
   });
 }
+
+Deno.test("Destination journals that somebody ran its copy before it leaves it", async () => {
+  await using run = new SimulatedMigration({
+    ...small,
+    destinationEntered: (state, run) => {
+      if (state !== "loaded") return;
+      run.world.destination = "running";
+      run.world.destinationRan = true;
+      run.stopDestination.abort();
+    },
+  });
+  const { destinationEnds } = run.start();
+  const destination = await destinationEnds;
+  assert.equal(destination.outcome, "unknown", storyOf(run));
+  assert.equal(destination.destinationState, "unknown");
+  assert.deepEqual(run.destinationJournals.states, ["open", "loaded", "taking"]);
+  assert.deepEqual(run.world.violations, []);
+});

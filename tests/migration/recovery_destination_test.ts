@@ -101,3 +101,16 @@ Deno.test("recover() does not end what a QEMU took in after the migration that w
   assert.equal(destination.outcome, "completed", destination.error?.message);
   assert.deepEqual(vm.done, []);
 });
+
+Deno.test("recover() journals at the destination that the VM runs there, so that no older copy is run once it has ended", async () => {
+  await using run = await crashed({ source: "released" });
+  const vm = new Standing("running");
+  const alone = await recoverSide(run, "destination", { meet: unreachable, vm });
+  assert.equal(alone.outcome, "completed", alone.error?.message);
+  assert.equal(journalOf(run).at(-1)!.state, "running");
+  vm.runState = "gone";
+  const { source } = await recoverBoth(run, "destination", { destination: vm });
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.equal(run.sourceJournals.states.at(-1), "done");
+  assert.equal(run.world.source, "gone");
+});

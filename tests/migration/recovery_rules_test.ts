@@ -208,7 +208,14 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
   ["postmigrate, done", "postmigrate", [...released, "done"], columns.map(() => "done" as const)],
   ["gone, done", "gone", [...released, "done"], columns.map(() => "done" as const)],
   ["here, done", "here", [...released, "done"], columns.map(() => "conflict" as const)],
-  ["reset", "reset", released, columns.map(() => "unknown" as const)],
+  ["reset", "reset", released, [
+    "unknown",
+    "discard",
+    "unknown",
+    "settled",
+    "unknown",
+    "unknown",
+  ]],
   ["reset, done", "reset", [...released, "done"], columns.map(() => "conflict" as const)],
 ];
 

@@ -210,6 +210,27 @@ function losing(options: SimulatedMigrationOptions = {}) {
   return { run, lose };
 }
 
+Deno.test("Source.run() ends with the outcome unknown when the device state cannot be sealed, its QEMU gone", async () => {
+  let stopping = false;
+  const suite = failingSuite(inner, () => {
+    if (stopping) run.killSource();
+    return stopping;
+  });
+  const suites = everyClass(suite.id);
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...oneState,
+    registry: new CipherRegistry([suite]),
+    suites: { source: suites, destination: suites },
+    sourceEntered: (state) => {
+      stopping ||= state === "stopping";
+    },
+  });
+  const { source } = await run.run();
+  assert.ok(run.sourceJournals.states.includes("released"));
+  assert.equal(source.outcome, "unknown", source.error?.message);
+  assert.equal(run.world.destinationRan, false);
+});
+
 Deno.test("Source.run() ends with the outcome unknown when a piece cannot be sealed again, its QEMU gone", async () => {
   const { run, lose } = losing({
     fault: (unit) => {
