@@ -28,24 +28,39 @@ export interface LeavingVm extends HeldVm {
 }
 
 /**
- * Its VM is about to leave: `ran` for every older source journal, and `running` where the VM came here and the line is
- * missing. A source's journal that is `done` stays so: its VM lives at its destination, which must not be told otherwise.
+ * Its VM is about to leave: `ran` for every older source journal, and where the VM came here and the line is missing,
+ * that it did. A source's journal that is `done` stays so: its VM lives at its destination, which must not be told
+ * otherwise. `dryRun` only looks.
  *
- * @returns the ids of the journals that got a line
- * @throws {MigrationError} `refused` when the VM is a copy that has not run and was never released to this host;
- * `journal` when a line cannot be made durable: then nothing may be migrated
+ * @returns the ids of the journals that got a line, or would
+ * @throws {MigrationError} `refused` when the VM is a copy that has not run and was never released to this host, or one
+ * that was reset after a migration had stopped it; `journal` when a line cannot be made durable: then nothing may be
+ * migrated
  */
-export async function closeBeforeSend(directory: string, leaving: LeavingVm): Promise<string[]> {
+export async function closeBeforeSend(
+  directory: string,
+  leaving: LeavingVm,
+  { dryRun = false } = {},
+): Promise<string[]> {
+  const { before } = leaving;
   return await append(directory, leaving, {
-    source: (last) => last === "done" || last === "ran" ? null : "ran",
-    destination: (last, id) => {
+    dryRun,
+    source: ({ last, id }) => {
+      if (last === "done" || last === "ran") return null;
+      // QEMU has left postmigrate for it at system_reset; `ran` would say that what it holds is the VM.
+      if (before === "prelaunch" && (last === "releasing" || last === "released")) {
+        throw refused("it was reset after a migration that is not settled had stopped it", id);
+      }
+      return "ran";
+    },
+    destination: ({ last, id }) => {
       if (last === "running" || last === "discarded") return null;
-      if (last === "taking" || leaving.before === "running") return "running";
-      throw new MigrationError(
-        "refused",
-        "Cannot migrate this VM: it is the copy of a migration that is not settled, and may still run where it came from",
-        { hint: `sealift recover --id ${id}` },
-      );
+      if (last === "taking") return "running";
+      if (before !== "running") {
+        const what = "it is the copy of a migration that is not settled";
+        throw refused(`${what}, and may still run where it came from`, id);
+      }
+      return last === "ranEarly" ? null : "ranEarly";
     },
   });
 }
@@ -59,32 +74,48 @@ export async function closeBeforeSend(directory: string, leaving: LeavingVm): Pr
  */
 export async function closeBeforeReceive(directory: string, held: HeldVm): Promise<string[]> {
   return await append(directory, held, {
+    dryRun: false,
     source: () => null,
-    destination: (last) => last === "open" ? "discarded" : null,
+    destination: ({ last }) => last === "open" ? "discarded" : null,
   });
+}
+
+/** How a journal ends. */
+interface End<State> {
+  last: State;
+  id: string;
 }
 
 /** The state to append behind the last one; null for none. */
 interface NextStates {
-  source: (last: SourceJournalState) => SourceJournalState | null;
-  destination: (last: DestinationJournalState, id: string) => DestinationJournalState | null;
+  source: (end: End<SourceJournalState>) => SourceJournalState | null;
+  destination: (end: End<DestinationJournalState>) => DestinationJournalState | null;
+  dryRun: boolean;
 }
 
 async function append(directory: string, held: HeldVm, next: NextStates): Promise<string[]> {
   const ids: string[] = [];
   for (const journal of await readJournals(directory)) {
+    const { id, side, path } = journal;
     const process = journalProcess(journal);
     const last = journal.entries.at(-1)?.state;
     if (process === null || last === undefined || !isSame(process, held.process)) continue;
-    const state = journal.side === "source"
-      ? next.source(last as SourceJournalState)
-      : next.destination(last as DestinationJournalState, journal.id);
+    const state = side === "source"
+      ? next.source({ last: last as SourceJournalState, id })
+      : next.destination({ last: last as DestinationJournalState, id });
     if (state === null) continue;
-    using opened = await openJournal(journal.path);
+    ids.push(id);
+    if (next.dryRun) continue;
+    using opened = await openJournal(path);
     await opened.append({ state, time: held.time.toISOString() });
-    ids.push(journal.id);
   }
   return ids;
+}
+
+function refused(why: string, id: string): MigrationError {
+  return new MigrationError("refused", `Cannot migrate this VM: ${why}`, {
+    hint: `sealift recover --id ${id}`,
+  });
 }
 
 function isSame(a: VmProcess, b: VmProcess): boolean {

@@ -69,10 +69,11 @@ export async function makeSource(settings: SourceSettings, world: {
   const { suites, sensitivity, ...decided } = await protection.ofSource(vm.facts, { peer, cipher });
   const onTamper = decided.onTamper ?? settings.onTamper;
   const journals = new FileJournalStore(directory.migrations);
-  if (settings.dryRun) await journals.check();
-  else if (isQemu) {
+  const { dryRun = false } = settings;
+  if (dryRun) await journals.check();
+  if (isQemu) {
     const { facts: { process }, before } = vm;
-    await closeBeforeSend(directory.migrations, { process, before, time: new Date() });
+    await closeBeforeSend(directory.migrations, { process, before, time: new Date() }, { dryRun });
   }
   const onRound = quiet(watch.onRound);
   const policyFailed = new AbortController();

@@ -69,14 +69,11 @@ export class DestinationJournal {
     }
   }
 
-  /** Adds a line, with `facts`. @throws MigrationError `journal` when it is not on disk: then the step it guards is not taken */
-  async append(
-    state: Exclude<DestinationJournalState, "open">,
-    facts: Record<string, unknown> = {},
-  ): Promise<void> {
+  /** Adds a line. @throws MigrationError `journal` when it is not on disk: then the step it guards is not taken */
+  async append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
     try {
       const time = this.#options.clock.date().toISOString();
-      await this.#journal?.append({ time, ...facts, ...this.#audit(state), state });
+      await this.#journal?.append({ time, ...this.#audit(state), state });
       this.#state = state;
       if (state === "taking") this.#taken = true;
     } catch (cause) {

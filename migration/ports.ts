@@ -319,6 +319,7 @@ export const sourceJournalStates = [
 export const destinationJournalStates = [
   "open",
   "loaded",
+  "ranEarly",
   "taking",
   "running",
   "discarded",

@@ -118,7 +118,7 @@ export class DestinationRecovery implements Disposable {
   /** What the journal missed when its agent died. */
   async #catchUp(standing: DestinationStanding): Promise<void> {
     if (standing === "loaded" && this.log.last === "open") await this.log.append("loaded");
-    if (standing === "running") await this.#appendRunning();
+    if (standing === "running") await this.#appendSeen();
     if (
       standing === "neverRan" && this.log.last !== "discarded" &&
       (await this.#options.vm.status()).runState === "gone"
@@ -148,8 +148,10 @@ export class DestinationRecovery implements Disposable {
         case "DISCARD":
         case "ABORT":
           // It may be the only copy, or newer than the source's.
-          if (now === "running") await this.#sayRunning();
-          else if (this.log.last === "discarded") {
+          if (now === "running") {
+            await this.#appendSeen();
+            this.#meeting.send(RUNNING);
+          } else if (this.log.last === "discarded") {
             // Whatever its QEMU holds now came later.
             this.#meeting.send({ type: "DISCARDED" });
           } else if (now === "taking" && failure?.neverRan !== true) {
@@ -173,15 +175,21 @@ export class DestinationRecovery implements Disposable {
     await this.#checkSettled(failure, "the source went away before it decided");
   }
 
+  /** It was released, and runs. */
   async #sayRunning(): Promise<void> {
-    await this.#appendRunning();
+    if (this.log.last !== "running") await this.#appendOrNote("running");
     this.#meeting.send(RUNNING);
   }
 
-  /** Its QEMU may end, and then only this line says that the VM was here. A full disk changes nothing about where it is. */
-  async #appendRunning(): Promise<void> {
-    if (this.log.last === "running") return;
-    await this.log.append("running").catch((error) => this.log.note(messageOf(error)));
+  /** The VM is seen to run, or to have left: its QEMU may end, and then only the journal can say that it was here. */
+  async #appendSeen(): Promise<void> {
+    if (this.log.last === "taking") await this.#appendOrNote("running");
+    if (this.log.last in { open: 1, loaded: 1 }) await this.#appendOrNote("ranEarly");
+  }
+
+  /** A full disk changes nothing about where the VM is. */
+  async #appendOrNote(state: DestinationJournalState): Promise<void> {
+    await this.log.append(state).catch((error) => this.log.note(messageOf(error)));
   }
 
   /** @returns why not; null when it runs */
@@ -195,7 +203,11 @@ export class DestinationRecovery implements Disposable {
       if (runState === "running") return null;
       // As it was loaded: a `cont` that QEMU refused. One whose answer was lost may have worked for a while.
       const stands = runState === "paused" || runState === "prelaunch";
-      return { text: messageOf(error), neverRan: now === "loaded" && stands && !vm.hasRun };
+      const neverRan = now === "loaded" && stands && !vm.hasRun;
+      return {
+        text: messageOf(error),
+        neverRan: neverRan && !this.log.states.includes("ranEarly"),
+      };
     }
   }
 

@@ -37,7 +37,7 @@ export type DestinationStanding =
   | "neverRan"
   /** It was about to run, and its QEMU is there. */
   | "taking"
-  /** It was about to run, and its QEMU is gone: nobody knows whether it did. */
+  /** It was about to run, or seen to, and its QEMU is gone: nobody knows what became of it. */
   | "takingGone"
   /** It runs, or ran and went on from here in another migration. */
   | "running"
@@ -89,6 +89,10 @@ export function destinationStanding(
   if (state === "discarded") return "neverRan";
   if (state === "running" || hasLeft(vm)) return "running";
   if (state === "taking") return gone ? "takingGone" : "taking";
+  // Not released, as far as this side knows: it is a copy like any other, but for one that has ended.
+  if (state === "ranEarly") {
+    return gone ? "takingGone" : vm.runState === "running" ? "running" : "loaded";
+  }
   if (gone) return "neverRan";
   if (vm.runState === "running") return "running";
   // EOF is written only after every check: a QEMU that completed is loaded, whatever the journal missed.
@@ -201,11 +205,13 @@ function wasReset(destination: DestinationStanding): Verdict {
   if (destination === "neverRan" || destination === "takingGone") {
     return atSource(destination, text);
   }
+  const there = "if it has not run there since it stopped: QMP `quit` there, then `recover` again";
   return {
     act: "unknown",
     text,
-    hint:
-      "if it has not run there since it stopped: QMP `quit` there, then `recover` again, here and there; if it has: QMP `quit` at the destination, then `recover` again",
+    hint: destination === "running"
+      ? there
+      : `${there}, here and there; if it has: QMP \`quit\` at the destination, then \`recover\` again`,
   };
 }
 

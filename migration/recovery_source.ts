@@ -202,7 +202,7 @@ export class SourceRecovery implements Disposable {
     this.destinationState = this.#before;
     // The answer may have taken a while, and somebody may have run it here meanwhile.
     const standing = await this.#standing();
-    if (standing === "here") {
+    if (standing === "here" || standing === "reset") {
       throw conflict("it runs at the destination, and the source's QEMU holds it");
     }
     if (!this.log.states.includes("done")) await this.log.append("done");

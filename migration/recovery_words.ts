@@ -21,7 +21,7 @@ export const destinationWords = {
   loaded: "holds a whole copy that has not run",
   neverRan: "holds nothing that could run, and ran nothing",
   taking: "was told to run its copy, and has not yet",
-  takingGone: "was told to run its copy, and then its QEMU died",
+  takingGone: "was about to run its copy, or did, and its QEMU has ended",
   running: "has the VM, or had it and passed it on",
   unreachable: "does not answer",
 } as const satisfies Record<DestinationStanding, string>;

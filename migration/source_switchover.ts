@@ -194,6 +194,8 @@ export class SourceSwitchover implements Disposable {
       );
       // One that somebody runs here again must not run there as well: RELEASE is not said again.
       if (await this.#seenHere()) return await this.#wayBack(error);
+      // Who cannot run it yet may still; from anybody else nothing more will come.
+      if (this.#reset && refusal.code !== "cannotRun") throw await this.#wasReset();
       if (this.#whereabouts.gone && refusal.code !== "cannotRun") {
         await this.#steps.enter("failed");
         throw unknownOutcome(error);
@@ -242,6 +244,7 @@ export class SourceSwitchover implements Disposable {
   async #seenHere(): Promise<boolean> {
     const state = await this.#options.vm.status().catch(() => null);
     if (state === "gone") this.#whereabouts.seenGone();
+    this.#reset = state === "prelaunch";
     return state !== null && !(state in { gone: 1, prelaunch: 1, "finish-migrate": 1 });
   }
 

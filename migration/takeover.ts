@@ -267,8 +267,7 @@ export class Takeover {
   /** Somebody else ran it: whatever becomes of its QEMU, no older copy may be taken for the VM without somebody's word. */
   async #journalRan(): Promise<void> {
     if (this.#journal.taken) return;
-    await this.#journal.append("taking", { unasked: true })
-      .catch((error) => this.#note(messageOf(error)));
+    await this.#journal.append("ranEarly").catch((error) => this.#note(messageOf(error)));
   }
 
   // ---- what is said ----

@@ -77,22 +77,48 @@ Deno.test("closeBeforeSend() says that the VM came here where a destination's jo
   assert.deepEqual(await lastStates(temp.path), { 1: "running", 2: "discarded", 3: "running" });
   // Whatever the journal missed: it runs here.
   await using running = await TempDir.make();
-  await writeDestinations(running.path, [["loaded"], []]);
-  await closeBeforeSend(running.path, held);
-  assert.deepEqual(await lastStates(running.path), { 1: "running", 2: "running" });
+  await writeDestinations(running.path, [["loaded"], [], ["ranEarly"]]);
+  assert.deepEqual(await closeBeforeSend(running.path, held), ["1", "2"].map(idOf));
+  assert.deepEqual(await lastStates(running.path), { 1: "ranEarly", 2: "ranEarly", 3: "ranEarly" });
 });
 
 Deno.test("closeBeforeSend() refuses a copy that has not run and was never released", async () => {
-  for (const states of [[], ["loaded"]] satisfies DestinationJournalState[][]) {
+  for (
+    const states of [[], ["loaded"], ["loaded", "ranEarly"]] satisfies DestinationJournalState[][]
+  ) {
     await using temp = await TempDir.make();
     await writeDestinations(temp.path, [states]);
-    await assert.rejects(closeBeforeSend(temp.path, { ...held, before: "paused" }), {
-      name: "MigrationError",
-      code: "refused",
-      hint: `sealift recover --id ${idOf("1")}`,
-    });
+    for (const dryRun of [true, false]) {
+      await assert.rejects(closeBeforeSend(temp.path, { ...held, before: "paused" }, { dryRun }), {
+        name: "MigrationError",
+        code: "refused",
+        hint: `sealift recover --id ${idOf("1")}`,
+      });
+    }
     assert.deepEqual(await lastStates(temp.path), { 1: states.at(-1) ?? "open" });
   }
+});
+
+Deno.test("closeBeforeSend() refuses a VM that was reset after a migration had stopped it, unless that is settled", async () => {
+  const reset = { ...held, before: "prelaunch" } as const;
+  await using temp = await TempDir.make();
+  await writeJournal(temp.path, { id: idOf("1"), states: ["releasing", "released"] });
+  await assert.rejects(closeBeforeSend(temp.path, reset), {
+    code: "refused",
+    message: /was reset/,
+  });
+  assert.deepEqual(await lastStates(temp.path), { 1: "released" });
+  await using settled = await TempDir.make();
+  await writeJournal(settled.path, { id: idOf("1"), states: ["releasing", "released", "aborted"] });
+  await writeJournal(settled.path, { id: idOf("2") });
+  assert.deepEqual(await closeBeforeSend(settled.path, reset), ["1", "2"].map(idOf));
+});
+
+Deno.test("closeBeforeSend() writes nothing for a dry run", async () => {
+  await using temp = await TempDir.make();
+  await writeJournal(temp.path, { id: idOf("1") });
+  assert.deepEqual(await closeBeforeSend(temp.path, held, { dryRun: true }), [idOf("1")]);
+  assert.deepEqual(await lastStates(temp.path), { 1: "open" });
 });
 
 Deno.test("closeBeforeReceive() discards what was announced to the same QEMU and never came, and nothing else", async () => {

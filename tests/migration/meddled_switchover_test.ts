@@ -6,6 +6,7 @@
 import assert from "node:assert/strict";
 import type { PageSink } from "../../migration/ports.ts";
 import { migrate, SimulatedMigration } from "../support/simulated_migration.ts";
+import { recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
 
 const small = { pageCounts: [4], seed: 5, source: { liveRounds: 1 } };
 
@@ -122,7 +123,7 @@ for (const when of ["loaded", "taking"] as const) {
     // What is left of the VM, older or not, is here for somebody to decide on.
     assert.equal(run.world.source, "postmigrate", storyOf(run));
     assert.ok(!run.sourceJournals.states.includes("done"));
-    assert.equal(run.destinationJournals.states.at(-1), "taking");
+    assert.equal(run.destinationJournals.states.at(-1), when === "loaded" ? "ranEarly" : "taking");
   });
 }
 
@@ -140,6 +141,48 @@ Deno.test("Destination journals that somebody ran its copy before it leaves it",
   const destination = await destinationEnds;
   assert.equal(destination.outcome, "unknown", storyOf(run));
   assert.equal(destination.destinationState, "unknown");
-  assert.deepEqual(run.destinationJournals.states, ["open", "loaded", "taking"]);
+  assert.deepEqual(run.destinationJournals.states, ["open", "loaded", "ranEarly"]);
   assert.deepEqual(run.world.violations, []);
+});
+
+Deno.test("recover() runs no copy unasked that somebody ran and stopped before RELEASE", async () => {
+  for (const sourceDies of [false, true]) {
+    await using run = new SimulatedMigration({
+      ...small,
+      destinationEntered: (state, run) => {
+        if (state !== "loaded") return;
+        run.world.destinationRan = true;
+        if (sourceDies) run.killSourceAgent();
+        run.stopDestination.abort();
+      },
+    });
+    const { sourceEnds, destinationEnds } = run.start();
+    await destinationEnds;
+    await Promise.race([sourceEnds, run.sourceAgent.died]);
+    await run.clock.sleep(100);
+    await run.sourceVm.settled();
+    assert.equal(run.world.source, "running", storyOf(run));
+    const alone = await recoverSide(run, "destination", { meet: unreachable });
+    assert.equal(alone.outcome, "unknown");
+    assert.equal(run.world.destination, "paused");
+    // It ran on at the source, and was shut down there.
+    if (sourceDies) run.world.source = "gone";
+    const { source } = await recoverBoth(run, "destination");
+    assert.equal(source.outcome, sourceDies ? "unknown" : "completed", source.error?.message);
+    assert.equal(run.world.destination, sourceDies ? "paused" : "gone", storyOf(run));
+  }
+});
+
+Deno.test("Source says RELEASE no more for a VM that was reset to a destination whose QEMU is gone", async () => {
+  const { source, run } = await migrate({
+    ...small,
+    sourceEntered: async (state, run) => {
+      if (state !== "released") return;
+      run.world.source = "prelaunch";
+      run.killDestination();
+      await run.clock.sleep(500);
+    },
+  });
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.match(source.error!.message, /was reset/);
 });

@@ -102,15 +102,26 @@ Deno.test("recover() does not end what a QEMU took in after the migration that w
   assert.deepEqual(vm.done, []);
 });
 
-Deno.test("recover() journals at the destination that the VM runs there, so that no older copy is run once it has ended", async () => {
+Deno.test("recover() journals at the destination that the VM was seen to run: no older copy runs unasked once it has ended", async () => {
   await using run = await crashed({ source: "released" });
   const vm = new Standing("running");
   const alone = await recoverSide(run, "destination", { meet: unreachable, vm });
   assert.equal(alone.outcome, "completed", alone.error?.message);
-  assert.equal(journalOf(run).at(-1)!.state, "running");
+  assert.equal(journalOf(run).at(-1)!.state, "ranEarly");
+  vm.runState = "gone";
+  const { source } = await recoverBoth(run, "destination", { destination: vm });
+  assert.equal(source.outcome, "unknown");
+  assert.equal(run.world.source, "postmigrate");
+});
+
+Deno.test("recover() settles when a copy that somebody ran beside the VM was ended", async () => {
+  await using run = await crashed({ destination: "loaded" });
+  assert.equal(run.world.source, "running");
+  const vm = new Standing("running");
+  const both = await recoverBoth(run, "destination", { destination: vm });
+  assert.match(both.source.error!.message, /Cannot settle this/);
   vm.runState = "gone";
   const { source } = await recoverBoth(run, "destination", { destination: vm });
   assert.equal(source.outcome, "completed", source.error?.message);
-  assert.equal(run.sourceJournals.states.at(-1), "done");
-  assert.equal(run.world.source, "gone");
+  assert.equal(run.world.source, "running");
 });

@@ -76,6 +76,11 @@ const destinations: [string, string | null, DestinationJournalState, Destination
   ["running", "completed", "running", "running"],
   ["paused", "completed", "running", "running"],
   ["gone", null, "running", "running"],
+  ["paused", "completed", "ranEarly", "loaded"],
+  ["io-error", "completed", "ranEarly", "loaded"],
+  ["running", "completed", "ranEarly", "running"],
+  ["postmigrate", "completed", "ranEarly", "running"],
+  ["gone", null, "ranEarly", "takingGone"],
   ["gone", null, "discarded", "neverRan"],
 ];
 

@@ -313,7 +313,8 @@ export class SimulatedMigration implements AsyncDisposable {
     if ((stopped || released) && loaded) {
       return assert.ok(current.destination, `recover would run a stale copy${story()}`);
     }
-    if (stopped && !there && !taking) {
+    const ranEarly = destinationStates.at(-1) === "ranEarly";
+    if (stopped && !there && !taking && !ranEarly) {
       return assert.ok(current.source, `recover would run a stale copy at the source${story()}`);
     }
     if ((stopped || released) && taking && there) assert.ok(current.destination, story());

@@ -117,10 +117,10 @@ export class SimulatedWorld {
     if (state === "loaded" && !this.destinationLoaded) {
       this.violate("journal loaded, and it is not");
     }
-    // Nobody's step: somebody else ran it.
-    if (state === "taking" && rest["unasked"] === true) {
-      if (!this.destinationRan) this.violate("journal taking unasked, and it never ran");
-    } else if (state === "taking") {
+    if (state === "ranEarly" && !this.destinationRan) {
+      this.violate("journal ranEarly, and it never ran");
+    }
+    if (state === "taking") {
       this.#taken = true;
       if (!this.#released && rest["declaredDead"] === undefined) {
         this.violate("journal taking, and the source's does not say released");
