@@ -55,12 +55,9 @@ export async function closeBeforeSend(
     },
     destination: ({ last, id }) => {
       if (last === "running" || last === "discarded") return null;
-      if (last === "taking") return "running";
-      if (before !== "running") {
-        const what = "it is the copy of a migration that is not settled";
-        throw refused(`${what}, and may still run where it came from`, id);
-      }
-      return last === "ranEarly" ? null : "ranEarly";
+      if (last === "taking" || before === "running") return "running";
+      const what = "it is the copy of a migration that is not settled";
+      throw refused(`${what}, and may still run where it came from`, id);
     },
   });
 }

@@ -17,6 +17,7 @@ export class Heard {
   #finish: FinishMessage | null = null;
   #released = false;
   #dismissed: MigrationError | null = null;
+  #discarded = false;
   #done = false;
   #tampered = false;
   #lost: MigrationError | null = null;
@@ -36,6 +37,11 @@ export class Heard {
   /** DISCARD or ABORT came, as what ends the migration. */
   get dismissed(): MigrationError | null {
     return this.#dismissed;
+  }
+
+  /** It was DISCARD. */
+  get discarded(): boolean {
+    return this.#discarded;
   }
 
   /** DONE came while the VM runs here. */
@@ -94,6 +100,7 @@ export class Heard {
         if (again) break;
         if (message.type === "ABORT" && message.code === "tampering") this.#tampered = true;
         this.#dismissed = dismissal(message);
+        this.#discarded = message.type === "DISCARD";
         this.waiter.interrupt(this.#dismissed);
         break;
       default:

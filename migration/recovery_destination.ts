@@ -9,11 +9,11 @@ import { MigrationError } from "./errors.ts";
 import { messageOf } from "./failure.ts";
 import type { Message } from "./messages.ts";
 import { pause } from "./pause.ts";
-import type { DestinationJournalState } from "./ports.ts";
+import type { DestinationJournalState, StateBefore } from "./ports.ts";
 import { RecoveryLog } from "./recovery_log.ts";
 import { Meeting } from "./recovery_meeting.ts";
 import type { RecoveryOptions } from "./recovery_options.ts";
-import { type DestinationStanding, destinationStanding } from "./recovery_rules.ts";
+import { type DestinationStanding, destinationStanding, type VmStatus } from "./recovery_rules.ts";
 import { destinationWords, unlessGone } from "./recovery_words.ts";
 
 /** How long QEMU may take to load what it got, in milliseconds. */
@@ -109,7 +109,7 @@ export class DestinationRecovery implements Disposable {
       const status = await vm.status();
       const loading = status.runState === "inmigrate" && status.migration === "active";
       if (!loading || clock.now() > untilMs || signal.aborted) {
-        return destinationStanding(status, this.log.last);
+        return this.#standingOf(status);
       }
       await pause(LOOK_MS, { clock, signal });
     }
@@ -140,7 +140,7 @@ export class DestinationRecovery implements Disposable {
             if (failure === null) await this.#sayRunning();
             else this.#meeting.send({ type: "ABORT", code: "cannotRun", text: failure.text });
           } else if (now === "takingGone") {
-            const text = "its QEMU died when it was about to run the VM";
+            const text = "its QEMU died when it was about to run the VM, or had";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else if (now === "running") await this.#sayRunning();
           else this.#meeting.send({ type: "DISCARDED" });
@@ -154,7 +154,7 @@ export class DestinationRecovery implements Disposable {
           } else if (this.log.last === "discarded") {
             // Whatever its QEMU holds now came later.
             this.#meeting.send({ type: "DISCARDED" });
-          } else if (now === "taking" && failure?.neverRan !== true) {
+          } else if (failure === null ? now === "taking" : !failure.neverRan) {
             const text = "the VM may have run here, and stands now: see why, and `cont` it";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else {
@@ -164,6 +164,8 @@ export class DestinationRecovery implements Disposable {
           }
           break;
         case "DONE":
+          // Said to a copy that runs only once the source's side has journalled that it is here.
+          if (now === "running" && this.log.last !== "running") await this.#appendOrNote("running");
           return this.#checkSettled(failure, "the source's side cannot decide either");
         default:
           throw new MigrationError(
@@ -233,12 +235,22 @@ export class DestinationRecovery implements Disposable {
   }
 
   async #standing(): Promise<DestinationStanding> {
-    return destinationStanding(await this.#options.vm.status(), this.log.last);
+    return this.#standingOf(await this.#options.vm.status());
+  }
+
+  #standingOf(status: VmStatus): DestinationStanding {
+    const { before } = this.#options.entries[0]!;
+    return destinationStanding(status, { journal: this.log.last, before: before as StateBefore });
   }
 
   /** On the operator's word. */
   async #takeOver(standing: DestinationStanding): Promise<void> {
-    if (standing === "running") return this.log.note("so: the VM is here already");
+    if (standing === "running") {
+      if (this.log.last !== "running") {
+        await this.log.append("running", { declaredDead: "source" });
+      }
+      return this.log.note("so: the VM is here already");
+    }
     if (standing !== "loaded" && standing !== "taking") {
       const what = destinationWords[standing];
       throw new MigrationError("refused", `Cannot run the VM here: this side ${what}`, {

@@ -5,7 +5,12 @@
  * @module
  */
 
-import type { DestinationJournalState, MigrationCounters, SourceJournalState } from "./ports.ts";
+import type {
+  DestinationJournalState,
+  MigrationCounters,
+  SourceJournalState,
+  StateBefore,
+} from "./ports.ts";
 
 /** What a QEMU says of itself; `gone` when its process is. */
 export interface VmStatus {
@@ -83,9 +88,10 @@ function isOurs(counters: MigrationCounters, record: SourceRecord): boolean {
 /** What the destination's journal and QEMU say together. */
 export function destinationStanding(
   vm: VmStatus,
-  state: DestinationJournalState,
+  { journal: state, before }: { journal: DestinationJournalState; before: StateBefore },
 ): DestinationStanding {
-  const gone = vm.runState === "gone";
+  // One that was reset holds nothing any more, either.
+  const gone = vm.runState === "gone" || (vm.runState === "prelaunch" && before !== "prelaunch");
   if (state === "discarded") return "neverRan";
   if (state === "running" || hasLeft(vm)) return "running";
   if (state === "taking") return gone ? "takingGone" : "taking";
@@ -185,9 +191,8 @@ function atSource(destination: DestinationStanding, where: string): Verdict {
   switch (destination) {
     case "loaded":
     case "neverRan":
-      return { act: "discard", text: `${where}; a copy at the destination is discarded` };
     case "takingGone":
-      return { act: "settled", text: `${where}; the destination holds nothing of it` };
+      return { act: "discard", text: `${where}; a copy at the destination is discarded` };
     case "unreachable":
       return {
         act: "settled",
@@ -279,7 +284,7 @@ function stopped(
       return {
         act: "unknown",
         text:
-          "the destination was about to run the VM when its QEMU died: nobody knows whether it did",
+          "the destination was about to run the VM, or had, when its QEMU died: nobody knows what it did",
         hint: "if it never ran there: `recover --declare-dead destination` here",
       };
     case "unreachable":

@@ -70,9 +70,10 @@ export class SourceRecovery implements Disposable {
     // It may have taken an hour.
     const standing = await this.#standing();
     if (standing !== before) this.log.note(`source, here: now ${sourceWords[standing]}`);
-    const destination = status === null
-      ? "unreachable"
-      : destinationStanding(status, status.journal as DestinationJournalState);
+    const destination = status === null ? "unreachable" : destinationStanding(status, {
+      journal: status.journal as DestinationJournalState,
+      before: this.#before,
+    });
     this.log.note(
       `destination: ${destinationWords[destination]}${
         status === null ? "" : `${unlessGone(status.runState)}; its journal says ${status.journal}`

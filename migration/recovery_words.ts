@@ -18,7 +18,7 @@ export const sourceWords = {
 
 /** What is known of the destination's copy. */
 export const destinationWords = {
-  loaded: "holds a whole copy that has not run",
+  loaded: "holds a whole copy that stands still",
   neverRan: "holds nothing that could run, and ran nothing",
   taking: "was told to run its copy, and has not yet",
   takingGone: "was about to run its copy, or did, and its QEMU has ended",

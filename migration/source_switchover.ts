@@ -214,6 +214,7 @@ export class SourceSwitchover implements Disposable {
     if (this.#whereabouts.gone) return;
     const state = await this.#options.vm.status().catch(() => null);
     if (state === null || state in { postmigrate: 1, gone: 1 }) return;
+    if (state === "prelaunch") throw await this.#wasReset();
     this.#whereabouts.source = "unknown";
     await this.#steps.enter("unknown");
     throw new MigrationError(

@@ -137,7 +137,11 @@ export class Takeover {
     await heard.waiter.until(() =>
       heard.released || heard.dismissed || heard.gone || heard.lost || heard.stopAsked
     );
-    if (heard.dismissed !== null) throw heard.dismissed;
+    if (heard.dismissed !== null) {
+      // Who says ABORT has seen its VM run; who says DISCARD would run it now, and this one is newer.
+      if (heard.discarded && this.#options.vm.hasRun) throw await this.#ranHere(heard.dismissed);
+      throw heard.dismissed;
+    }
     if (heard.gone) {
       const error = await this.#gone();
       if (this.state === "unknown") throw error;
@@ -202,7 +206,12 @@ export class Takeover {
         letGo = heard.dismissed !== null && await this.#neverRan();
         if (!letGo) {
           if (!this.#journal.taken) await this.#journal.append("taking");
-          if (before === "running") return await vm.run();
+          if (before === "running") {
+            // `cont` would boot it anew.
+            const state = await vm.status().catch(() => null);
+            if (state === "prelaunch") throw new Error("somebody has reset it");
+            return await vm.run();
+          }
           if (!heard.gone) return clock.now();
           throw new Error("its process is gone");
         }
@@ -232,8 +241,8 @@ export class Takeover {
    * let go only when it is seen never to have run. Of one that is gone, `run` knows.
    */
   async #neverRan(): Promise<boolean> {
-    if (!this.#journal.taken) return true;
     const { vm } = this.#options;
+    if (!this.#journal.taken) return !vm.hasRun;
     // Asked first: what QEMU said before its answer was heard by then.
     const state = await vm.status();
     return !this.#heard.gone && !vm.hasRun && state in LOADED;
@@ -254,6 +263,12 @@ export class Takeover {
     return new MigrationError("unknownOutcome", `Cannot go on: the VM ran here, and ${text}`, {
       cause,
     });
+  }
+
+  /** Somebody else ran the copy, and it is still there. @returns the error to leave with */
+  async #ranHere(cause: MigrationError): Promise<MigrationError> {
+    await this.#keep();
+    return new MigrationError("unknownOutcome", "Cannot discard the VM: it ran here", { cause });
   }
 
   /** The copy stays: it may be the only one, and nobody here can know. */

@@ -186,3 +186,42 @@ Deno.test("Source says RELEASE no more for a VM that was reset to a destination 
   assert.equal(source.outcome, "unknown", storyOf(run));
   assert.match(source.error!.message, /was reset/);
 });
+
+for (const disk of ["source", "destination"] as const) {
+  Deno.test(`Destination ends no copy on DISCARD that somebody ran, the ${disk}'s disk being full`, async () => {
+    await using run = new SimulatedMigration({
+      ...small,
+      destinationEntered: (state, run) => {
+        if (state !== "loaded") return;
+        run.world.destination = "running";
+        run.world.destinationRan = true;
+      },
+      // Each side's third line: `released`, and `taking`.
+      ...(disk === "source"
+        ? { sourceDiskFails: (line: number) => line >= 2 }
+        : { destinationDiskFails: (line: number) => line >= 2 }),
+      limits: { reconnectMs: 5_000, maxStopMs: 1_000 },
+    });
+    const { sourceEnds, destinationEnds } = run.start();
+    const destination = await destinationEnds;
+    const source = await sourceEnds;
+    assert.deepEqual(run.world.violations, [], storyOf(run));
+    assert.equal(run.world.destination, "running", storyOf(run));
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+    assert.equal(run.world.source, "postmigrate");
+  });
+}
+
+Deno.test("Destination does not boot a VM anew that somebody reset: it goes back to the source", async () => {
+  const { source, destination, run } = await migrate({
+    ...small,
+    destinationEntered: (state, run) => {
+      if (state === "loaded") run.world.destination = "prelaunch";
+    },
+  });
+  assert.deepEqual(run.world.violations, [], storyOf(run));
+  assert.equal(run.destinationVm.runs, 0);
+  assert.equal(source.outcome, "aborted", storyOf(run));
+  assert.equal(run.world.source, "running");
+  assert.equal(destination.destinationState, "discarded");
+});

@@ -114,14 +114,38 @@ Deno.test("recover() journals at the destination that the VM was seen to run: no
   assert.equal(run.world.source, "postmigrate");
 });
 
-Deno.test("recover() settles when a copy that somebody ran beside the VM was ended", async () => {
+Deno.test("recover() settles on both sides when a copy that somebody ran beside the VM was ended", async () => {
   await using run = await crashed({ destination: "loaded" });
   assert.equal(run.world.source, "running");
   const vm = new Standing("running");
   const both = await recoverBoth(run, "destination", { destination: vm });
   assert.match(both.source.error!.message, /Cannot settle this/);
   vm.runState = "gone";
-  const { source } = await recoverBoth(run, "destination", { destination: vm });
+  const { source, destination } = await recoverBoth(run, "destination", { destination: vm });
   assert.equal(source.outcome, "completed", source.error?.message);
+  assert.equal(destination.outcome, "completed", destination.error?.message);
+  assert.equal(journalOf(run).at(-1)!.state, "discarded");
   assert.equal(run.world.source, "running");
+});
+
+Deno.test("recover() journals at the destination that the VM is there for good once the source's side has", async () => {
+  await using run = await crashed({ source: "released" });
+  const vm = new Standing("running");
+  const { source, destination } = await recoverBoth(run, "destination", { destination: vm });
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.equal(destination.outcome, "completed", destination.error?.message);
+  assert.equal(run.sourceJournals.states.at(-1), "done");
+  assert.equal(journalOf(run).at(-1)!.state, "running");
+});
+
+Deno.test("recover() discards no copy that somebody ran when its disk takes no line", async () => {
+  let full = false;
+  await using run = await crashed({ source: "released" }, { destinationDiskFails: () => full });
+  journalOf(run).push({ state: "ranEarly", time: "2025-01-02T00:00:00.000Z" });
+  full = true;
+  const vm = new Standing("paused");
+  const { source } = await recoverBoth(run, "destination", { destination: vm });
+  assert.equal(source.outcome, "unknown");
+  assert.deepEqual(vm.done, []);
+  assert.equal(run.world.source, "postmigrate");
 });

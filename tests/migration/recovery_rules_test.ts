@@ -1,5 +1,9 @@
 import assert from "node:assert/strict";
-import type { DestinationJournalState, SourceJournalState } from "../../migration/ports.ts";
+import type {
+  DestinationJournalState,
+  SourceJournalState,
+  StateBefore,
+} from "../../migration/ports.ts";
 import {
   type DestinationStanding,
   destinationStanding,
@@ -86,9 +90,21 @@ const destinations: [string, string | null, DestinationJournalState, Destination
 
 for (const [runState, migration, journal, standing] of destinations) {
   Deno.test(`destinationStanding() is ${standing} with QEMU ${runState} (${migration}) under journal ${journal}`, () => {
-    assert.equal(destinationStanding({ runState, migration }, journal), standing);
+    const before = runState === "prelaunch" ? "prelaunch" : "running";
+    assert.equal(destinationStanding({ runState, migration }, { journal, before }), standing);
   });
 }
+
+Deno.test("destinationStanding() takes a VM that was reset for one that is gone", () => {
+  const vm = { runState: "prelaunch", migration: "completed" };
+  const of = (journal: DestinationJournalState, before: StateBefore) =>
+    destinationStanding(vm, { journal, before });
+  assert.equal(of("loaded", "running"), "neverRan");
+  assert.equal(of("loaded", "paused"), "neverRan");
+  assert.equal(of("loaded", "prelaunch"), "loaded");
+  assert.equal(of("taking", "running"), "takingGone");
+  assert.equal(of("ranEarly", "running"), "takingGone");
+});
 
 type Act = Verdict["act"];
 const columns: DestinationStanding[] = [
@@ -105,7 +121,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "discard",
     "discard",
     "conflict",
-    "settled",
+    "discard",
     "conflict",
     "settled",
   ]],
@@ -113,7 +129,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "discard",
     "discard",
     "conflict",
-    "settled",
+    "discard",
     "conflict",
     "settled",
   ]],
@@ -121,7 +137,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "discard",
     "discard",
     "conflict",
-    "settled",
+    "discard",
     "conflict",
     "settled",
   ]],
@@ -200,7 +216,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "discard",
     "discard",
     "conflict",
-    "settled",
+    "discard",
     "conflict",
     "settled",
   ]]),
@@ -217,7 +233,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "unknown",
     "discard",
     "unknown",
-    "settled",
+    "discard",
     "unknown",
     "unknown",
   ]],
@@ -262,7 +278,9 @@ Deno.test("verdict() never runs a copy that may be older than one that ran, and 
           may,
         );
       }
-      if (act === "discard") assert.ok(destination === "loaded" || destination === "neverRan", may);
+      if (act === "discard") {
+        assert.ok(["loaded", "neverRan", "takingGone"].includes(destination), may);
+      }
       if (act === "done") {
         assert.ok(source !== "here", may);
         assert.ok(destination === "running" || states.includes("done"), may);
