@@ -233,10 +233,13 @@ qemuTest("a relay that changes nothing lets a migration through, and sees what i
   const once = outcome.relay.trace.filter((name) =>
     !/ (ACK|PAGES|ZEROS|ROUND|PING|PONG)$/.test(name)
   );
-  assert.deepEqual(once, [
+  const last = once.indexOf("> DONE");
+  assert.deepEqual(once.slice(0, last + 1), [
     ...["> message 1", "< message 2", "> OFFER", "< ACCEPT", "> SETUP", "> STATE"],
     ...["> FINISH", "< LOADED", "> RELEASE", "< RUNNING", "> DONE"],
   ]);
+  // A destination that has ended before the source's QEMU is dialled once more: it may have missed DONE.
+  assert.ok(once.slice(last + 1).every((name) => name === "> message 1"), once.join(", "));
 });
 
 qemuTest(
