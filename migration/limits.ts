@@ -11,6 +11,12 @@ export const PAGE_BYTES = 4096;
 /** Pages in one PAGES record: 256 KiB of plaintext stay in a second-level cache while they are checked. */
 export const MAX_PAGES_PER_RECORD = 64;
 
+/**
+ * Pages that we put into one record, at most. One flipped bit costs a record: to be kept, sent and opened again. Full ones
+ * would cost twice as much then, and each record takes some 10 us of both sides whatever it holds.
+ */
+export const PAGES_PER_RECORD = 32;
+
 /** Page numbers in one ZEROS record: 32 KiB of list. */
 export const MAX_ZEROS_PER_RECORD = 8192;
 

@@ -16,15 +16,16 @@ import {
   MAX_PAGES_PER_RECORD,
   MAX_RECORD_PLAINTEXT_BYTES,
   MAX_RECORDS_PER_KEY,
+  PAGES_PER_RECORD,
   RECORD_HEADER_BYTES,
 } from "./limits.ts";
 import { type PageClass, pageClasses, type SuiteChoice } from "./messages.ts";
 import { readRecordHeader, type RecordHeader, SequenceNonce } from "./record.ts";
 import type { BodyContent, BodyReader, BodyWriter } from "./record_bodies.ts";
 
-/** Pages start on a cache line of scratch when a record is full of them. */
+/** Pages of a full record start on a cache line of scratch, and those of one that holds 16, 32 or 48. */
 const SCRATCH_PAGES_AT = 320;
-/** Full PAGES records: 3 + 4 * 64 bytes of head, then pages on a cache line. */
+/** 3 + 4 * 64 bytes of head before that. */
 const SCRATCH_FROM = SCRATCH_PAGES_AT - 3 - 4 * MAX_PAGES_PER_RECORD;
 
 /** The distinct suites of a migration, in the order of their wire index, and which is whose. */
@@ -59,7 +60,7 @@ interface SuiteState {
 
 /** Seals bodies. See the module. */
 export class SealedBodyWriter implements BodyWriter {
-  readonly maxPages = MAX_PAGES_PER_RECORD;
+  readonly maxPages = PAGES_PER_RECORD;
   readonly maxPerKey: BodyWriter["maxPerKey"];
   readonly #schedule: KeySchedule;
   readonly #suites: SuiteState[];
@@ -72,6 +73,7 @@ export class SealedBodyWriter implements BodyWriter {
     this.maxPerKey = {
       records: Math.min(
         MAX_RECORDS_PER_KEY,
+        PAGES_PER_RECORD,
         ...options.suites.map((suite) => suite.maxMessagesPerKey),
       ),
       bytes: Math.min(MAX_BYTES_PER_KEY, ...options.suites.map((suite) => suite.maxBytesPerKey)),

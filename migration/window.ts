@@ -8,7 +8,7 @@
 
 import { FRAME_HEADER_BYTES, MAX_DATA_FRAME_BYTES, WINDOW_RECORD_COST_BYTES } from "./limits.ts";
 
-/** Four full records. */
+/** Four records of the largest size. */
 const SLAB_BYTES = 4 * (FRAME_HEADER_BYTES + MAX_DATA_FRAME_BYTES);
 
 /** Slabs that any window may use. */

@@ -12,7 +12,7 @@ import { MicroSink } from "../../kvm/micro/micro_destination.ts";
 import { encodeSetup } from "../../kvm/micro/micro_setup.ts";
 import type { MicroVm } from "../../kvm/micro/micro_vm.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
-import { MAX_PAGES_PER_RECORD, PAGE_BYTES } from "../../migration/limits.ts";
+import { PAGE_BYTES, PAGES_PER_RECORD } from "../../migration/limits.ts";
 import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { PageStream } from "../../migration/page_stream.ts";
 import type { PageEvents } from "../../migration/ports.ts";
@@ -24,7 +24,7 @@ import { type StageRun, timed } from "./profile_clock.ts";
 
 const COPY_BYTES = 4 * 2 ** 20;
 const WINDOW_BYTES = 64 * 2 ** 20;
-const RECORD_BYTES = MAX_PAGES_PER_RECORD * PAGE_BYTES;
+const RECORD_BYTES = PAGES_PER_RECORD * PAGE_BYTES;
 
 /** The same pages by memcpy, into memory that was touched. */
 export function copyPlain(vm: MicroVm, to: Uint8Array): Promise<StageRun> {
@@ -103,7 +103,7 @@ export function landRecords(vm: MicroVm): Promise<StageRun> {
   const sink = new MicroSink(vm, () => {});
   sink.setup(encodeSetup(vm));
   const bytes = new Uint8Array(RECORD_BYTES).fill(7);
-  const numbers = new Uint32Array(MAX_PAGES_PER_RECORD);
+  const numbers = new Uint32Array(PAGES_PER_RECORD);
   return timed(() => {
     for (let page = 0; page * PAGE_BYTES < vm.memory.length; page += numbers.length) {
       for (let i = 0; i < numbers.length; i++) numbers[i] = page + i;

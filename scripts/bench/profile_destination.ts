@@ -10,7 +10,7 @@ import { findLanding } from "../../kvm/landing.ts";
 import { readProcess } from "../../kvm/process.ts";
 import { readFacts } from "../../kvm/qemu_facts.ts";
 import { KeySchedule } from "../../migration/key_schedule.ts";
-import { FRAME_HEADER_BYTES, MAX_PAGES_PER_RECORD, PAGE_BYTES } from "../../migration/limits.ts";
+import { FRAME_HEADER_BYTES, PAGE_BYTES, PAGES_PER_RECORD } from "../../migration/limits.ts";
 import { MistakeBitmap } from "../../migration/mistake_bitmap.ts";
 import { RecordOpener } from "../../migration/record_opener.ts";
 import { RecordSealer } from "../../migration/record_sealer.ts";
@@ -22,7 +22,7 @@ import { type StageRun, timed } from "./profile_clock.ts";
 import { startTcpPeer } from "./tcp_peer.ts";
 
 const READ_BYTES = 2 * 1024 * 1024;
-const RECORD_BYTES = MAX_PAGES_PER_RECORD * PAGE_BYTES;
+const RECORD_BYTES = PAGES_PER_RECORD * PAGE_BYTES;
 /** Sealed records that are opened again and again: more than a second-level cache holds. */
 const SEALED_RECORDS = 16;
 /** Clear of what the guest's boot left. */
@@ -72,7 +72,7 @@ export async function openRecords(options: { bytes: number }): Promise<StageRun>
       lane: 0,
     });
     const page = crypto.getRandomValues(new Uint8Array(PAGE_BYTES));
-    while (last < SEALED_RECORDS * MAX_PAGES_PER_RECORD) sealer.page(0, last++, page);
+    while (last < SEALED_RECORDS * PAGES_PER_RECORD) sealer.page(0, last++, page);
     sealer.sealOpen();
     window.flush();
   }
@@ -107,7 +107,7 @@ export async function landRecords(
     const record = crypto.getRandomValues(new Uint8Array(65_536));
     const pages = new Uint8Array(RECORD_BYTES);
     for (let at = 0; at < pages.length; at += record.length) pages.set(record, at);
-    const numbers = new Uint32Array(MAX_PAGES_PER_RECORD);
+    const numbers = new Uint32Array(PAGES_PER_RECORD);
     return await timed(() => {
       let bytes = 0;
       for (; bytes < options.bytes; bytes += RECORD_BYTES) {

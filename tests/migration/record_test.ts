@@ -9,11 +9,11 @@ import { KeySchedule } from "../../migration/key_schedule.ts";
 import {
   FRAME_HEADER_BYTES,
   MAX_KEY_NUMBER_LEAD,
-  MAX_PAGES_PER_RECORD,
   MAX_SETUP_BYTES,
   MAX_STREAM_PIECE_BYTES,
   MAX_ZEROS_PER_RECORD,
   PAGE_BYTES,
+  PAGES_PER_RECORD,
   RECORD_HEADER_BYTES,
 } from "../../migration/limits.ts";
 import type { PageClass } from "../../migration/messages.ts";
@@ -213,7 +213,7 @@ Deno.test("RecordOpener gives back what RecordSealer was given, in order", () =>
 Deno.test("RecordSealer fills records up to their caps", () => {
   using source = sealing();
   using destination = opening();
-  for (let i = 0; i < MAX_PAGES_PER_RECORD + 1; i++) source.sealer.page(0, i, page(i + 1));
+  for (let i = 0; i < PAGES_PER_RECORD + 1; i++) source.sealer.page(0, i, page(i + 1));
   for (let i = 0; i < MAX_ZEROS_PER_RECORD + 1; i++) source.sealer.zero(0, i);
   source.sealer.sealOpen();
   const counts = source.payloads().map((payload) => {
@@ -221,7 +221,7 @@ Deno.test("RecordSealer fills records up to their caps", () => {
     assert.ok(record.type === "pages" || record.type === "zeros");
     return record.pages.length;
   });
-  assert.deepEqual(counts, [MAX_PAGES_PER_RECORD, MAX_ZEROS_PER_RECORD, 1, 1]);
+  assert.deepEqual(counts, [PAGES_PER_RECORD, MAX_ZEROS_PER_RECORD, 1, 1]);
 });
 
 Deno.test("RecordSealer.stream() seals SETUP and STATE in pieces by offset", () => {
