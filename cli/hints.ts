@@ -39,6 +39,7 @@ export function explained(error: unknown, side: "source" | "destination"): unkno
 
 function stateHint(message: string, side: "source" | "destination"): string {
   if (side === "destination") return "start it with the source's command line and -incoming defer";
+  if (message.includes("was not carried out")) return "QMP `cont` here, then `stop`, first";
   if (message.includes("postmigrate")) {
     return "its memory went elsewhere already; only if it does not run there: QMP `cont` here first";
   }
@@ -61,7 +62,7 @@ function failureHint(
   }
   if (side === "destination") {
     return destinationState === "discarded"
-      ? "the VM is at the source; to try again start QEMU anew with -incoming defer, then `sealift receive`"
+      ? "`send` says where the VM is; to try again start QEMU anew with -incoming defer, then `sealift receive`"
       : null;
   }
   switch (code) {
@@ -82,7 +83,9 @@ function settleHint(result: MigrationResult): string | null {
   if (outcome !== "unknown" || id === null) return null;
   const recover = `sealift recover --id ${id}`;
   if (side === "source") {
-    if (result.sourceState === "gone" && lastState !== "released" && lastState !== "finishing") {
+    // Later the destination may hold all of it.
+    const early = { starting: 1, setup: 1, copying: 1, stopping: 1, returning: 1 };
+    if (result.sourceState === "gone" && lastState in early) {
       return "start the VM again here; the destination discards what it got";
     }
     return `\`${recover} --to HOST:PORT\` here while \`receive\` waits there; once that has ended, ` +

@@ -13,7 +13,7 @@ import type {
   StateBefore,
   VmProcess,
 } from "../migration/ports.ts";
-import { journalProcess, readJournals } from "./journal_reader.ts";
+import { type JournalFile, journalProcess, readJournals } from "./journal_reader.ts";
 import { openJournal } from "./journal_store.ts";
 
 /** The QEMU that is held, and when it was. */
@@ -33,9 +33,9 @@ export interface LeavingVm extends HeldVm {
  * otherwise. `dryRun` only looks.
  *
  * @returns the ids of the journals that got a line, or would
- * @throws {MigrationError} `refused` when the VM is a copy that has not run and was never released to this host, or one
- * that was reset after a migration had stopped it; `journal` when a line cannot be made durable: then nothing may be
- * migrated
+ * @throws {MigrationError} `refused` when the VM is a copy that was never released to this host, or is about to run here,
+ * and has not run; when it was reset after a migration had stopped it; or when a journal does not say whose it is.
+ * `journal` when a line cannot be made durable: then nothing may be migrated
  */
 export async function closeBeforeSend(
   directory: string,
@@ -48,16 +48,30 @@ export async function closeBeforeSend(
     source: ({ last, id }) => {
       if (last === "done" || last === "ran") return null;
       // QEMU has left postmigrate for it at system_reset; `ran` would say that what it holds is the VM.
-      if (before === "prelaunch" && (last === "releasing" || last === "released")) {
+      if (before === "prelaunch" && last in { releasing: 1, released: 1, ranHere: 1 }) {
         throw refused("it was reset after a migration that is not settled had stopped it", id);
       }
       return "ran";
     },
     destination: ({ last, id }) => {
       if (last === "running" || last === "discarded") return null;
-      if (last === "taking" || before === "running") return "running";
+      if (before === "running") return "running";
       const what = "it is the copy of a migration that is not settled";
-      throw refused(`${what}, and may still run where it came from`, id);
+      throw refused(
+        last === "taking"
+          ? `${what}: it was told to run here, and nobody knows whether it has`
+          : `${what}, and may still run where it came from`,
+        id,
+      );
+    },
+    unknown: ({ path, damage }) => {
+      throw new MigrationError(
+        "refused",
+        `Cannot migrate this VM: it may be the copy of a migration whose journal cannot be read (${path}: ${
+          damage ?? "it names no QEMU"
+        })`,
+        { hint: "look at that file, and move it away once its VM is known to be settled" },
+      );
     },
   });
 }
@@ -74,6 +88,7 @@ export async function closeBeforeReceive(directory: string, held: HeldVm): Promi
     dryRun: false,
     source: () => null,
     destination: ({ last }) => last === "open" ? "discarded" : null,
+    unknown: () => {},
   });
 }
 
@@ -87,6 +102,8 @@ interface End<State> {
 interface NextStates {
   source: (end: End<SourceJournalState>) => SourceJournalState | null;
   destination: (end: End<DestinationJournalState>) => DestinationJournalState | null;
+  /** One that does not say which QEMU it is of. @throws what it means */
+  unknown: (journal: JournalFile) => void;
   dryRun: boolean;
 }
 
@@ -96,6 +113,7 @@ async function append(directory: string, held: HeldVm, next: NextStates): Promis
     const { id, side, path } = journal;
     const process = journalProcess(journal);
     const last = journal.entries.at(-1)?.state;
+    if (process === null && mayBeOurs(journal)) next.unknown(journal);
     if (process === null || last === undefined || !isSame(process, held.process)) continue;
     const state = side === "source"
       ? next.source({ last: last as SourceJournalState, id })
@@ -107,6 +125,11 @@ async function append(directory: string, held: HeldVm, next: NextStates): Promis
     await opened.append({ state, time: held.time.toISOString() });
   }
   return ids;
+}
+
+/** Not one whose first line was never whole: nothing was begun under it. */
+function mayBeOurs({ entries, damage }: JournalFile): boolean {
+  return entries.length > 0 || (damage !== "it is empty" && damage !== "line 1 is cut off");
 }
 
 function refused(why: string, id: string): MigrationError {

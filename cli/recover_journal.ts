@@ -21,7 +21,8 @@ const WORTH_TELLING = { aborted: 1, discarded: 1, running: 1 };
 /** Whether there may be something left to settle on this side; also where an agent is still at work. */
 export function isOpen({ entries }: JournalFile): boolean {
   const last = entries.at(-1);
-  return last !== undefined && !(last.state in SETTLED);
+  // `recover` could not run the VM again: it stands still.
+  return last !== undefined && (!(last.state in SETTLED) || last["stopped"] !== undefined);
 }
 
 /** Which migration this is, as this host's journal tells it. */

@@ -14,7 +14,7 @@ import { isGone } from "./process.ts";
 import { type QemuFacts, readCapabilities } from "./qemu_facts.ts";
 import { QemuSink } from "./qemu_sink.ts";
 import type { SourceEnd } from "./qemu_source.ts";
-import { type AttachOptions, QemuVm } from "./qemu_vm.ts";
+import { type AttachOptions, isSilence, QemuVm } from "./qemu_vm.ts";
 import type { QmpEvent } from "./qmp.ts";
 import { wordsOf } from "./qmp_error.ts";
 import { giveTo, SocketDirectory } from "./runtime_directory.ts";
@@ -133,10 +133,10 @@ export class QemuDestination implements AsyncDisposable {
     try {
       await this.#vm.qmp.execute("cont");
     } catch (cause) {
-      // QEMU says RESUME before it answers: without the answer it has run all the same. Of one that is gone nobody may
-      // say that it runs.
+      // QEMU says RESUME before it answers: without the answer it has run all the same. Of one that is gone, or that
+      // refuses, nobody may say that it runs, whether it ran earlier or not.
       const ended = this.#vm.qmp.hasEnded && await this.#vm.goneWithin(RUN_TIMEOUT_MS);
-      if (this.#resumedAtMs !== null && !ended) return this.#resumedAtMs;
+      if (isSilence(cause) && this.#resumedAtMs !== null && !ended) return this.#resumedAtMs;
       throw new KvmError("failed", `Cannot run the VM: ${wordsOf(cause)}`, { cause });
     }
     const ranAtMs = await this.#vm.until((look) => {

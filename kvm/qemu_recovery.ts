@@ -32,6 +32,8 @@ export class QemuRecovery implements AsyncDisposable {
   readonly #process: ProcessIdentity;
   readonly #vm: QemuVm | null;
   readonly #lock: QemuLock | null;
+  /** Called when it becomes {@linkcode hasRun}. */
+  onRun: (() => void) | null = null;
   #hasRun = false;
 
   private constructor(
@@ -41,7 +43,9 @@ export class QemuRecovery implements AsyncDisposable {
     this.#vm = parts.vm;
     this.#lock = parts.lock;
     parts.vm?.qmp.on(({ name }) => {
-      if (name === "RESUME") this.#hasRun = true;
+      if (name !== "RESUME" || this.#hasRun) return;
+      this.#hasRun = true;
+      this.onRun?.();
     });
   }
 

@@ -82,7 +82,7 @@ export interface SourceCounters {
 export class QemuSource implements AsyncDisposable {
   /** The run state when it was attached. */
   readonly before: RunStateBefore;
-  /** Called at most once, when the VM leaves the migration unasked. */
+  /** Called when the VM leaves the migration unasked: once, and once more when it becomes {@linkcode hasRun}. */
   onEnd: ((end: SourceEnd) => void) | null = null;
 
   readonly #vm: QemuVm;
@@ -99,6 +99,9 @@ export class QemuSource implements AsyncDisposable {
   /** Until it is asked to leave, leaving is news. */
   #leavingIsNews = false;
   #released = false;
+  /** `cont` is ours. */
+  #resuming = false;
+  #hasRun = false;
   /** A migration of ours may be under way: before that, whatever is under way is somebody else's. */
   #begun = false;
 
@@ -122,6 +125,11 @@ export class QemuSource implements AsyncDisposable {
     const check = (look: VmLook) => void (before = stateBefore(look));
     const vm = await QemuVm.attach(qmpPath, { ...options, check });
     return new QemuSource(vm, { ...options, before });
+  }
+
+  /** Whether it was seen to run after {@linkcode release}, but by {@linkcode resume}; however it stands now. */
+  get hasRun(): boolean {
+    return this.#hasRun;
   }
 
   /** What the VM is, as of `attach`. */
@@ -264,6 +272,7 @@ export class QemuSource implements AsyncDisposable {
 
   /** Lets a VM in `postmigrate` run again. @throws {KvmError} `failed` with QEMU's words */
   async resume(): Promise<void> {
+    this.#resuming = true;
     try {
       await this.#vm.qmp.execute("cont");
     } catch (cause) {
@@ -348,6 +357,7 @@ export class QemuSource implements AsyncDisposable {
       this.#resumed = true;
       this.#resumes++;
       this.#stoppedAtMs = null;
+      if (this.#released && !this.#resuming) this.#ranUnasked();
     } else if (event.name === "MIGRATION") {
       const { status } = event.data;
       if (status !== "failed" && status !== "cancelled") return;
@@ -375,6 +385,12 @@ export class QemuSource implements AsyncDisposable {
     const look = await this.#vm.look().catch(() => null);
     const text = look?.migration.errorText ?? `QEMU reports the migration as ${status}`;
     this.#end({ kind: look?.runState === this.before ? "resumed" : "failed", text });
+  }
+
+  #ranUnasked(): void {
+    if (this.#hasRun) return;
+    this.#hasRun = true;
+    this.onEnd?.({ kind: "resumed", text: "somebody else made the VM run" });
   }
 
   #end(end: SourceEnd): void {

@@ -48,7 +48,10 @@ export function stateBefore({ runState, migration }: VmLook): RunStateBefore {
     case "postmigrate":
       throw new KvmError(
         "state",
-        `${what}: it is in postmigrate, its memory was migrated away`,
+        migration.status === "completed"
+          ? `${what}: it is in postmigrate, its memory was migrated away`
+          // QEMU 7.2 leaves a VM so that did not run before.
+          : `${what}: QEMU left it in postmigrate by a migration that was not carried out`,
       );
     case "inmigrate":
       throw new KvmError("state", `${what}: it waits for an incoming migration itself`);

@@ -100,7 +100,10 @@ export class Destination {
     const stop = () => this.#heard.stop();
     signal.addEventListener("abort", stop);
     if (signal.aborted) stop();
-    vm.onEnd = (end) => this.#heard.vmEnded(end);
+    vm.onEnd = (end) => {
+      if (vm.hasRun) void this.#takeover.vmRan();
+      this.#heard.vmEnded(end);
+    };
     this.#door.open();
     let failure: unknown = null;
     try {

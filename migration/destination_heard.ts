@@ -34,7 +34,7 @@ export class Heard {
     return this.#released;
   }
 
-  /** DISCARD or ABORT came, as what ends the migration. */
+  /** DISCARD or ABORT came, as what ends the migration, and RELEASE not since DISCARD. */
   get dismissed(): MigrationError | null {
     return this.#dismissed;
   }
@@ -87,6 +87,9 @@ export class Heard {
           throw new MigrationError("protocol", "Cannot go on: RELEASE came before LOADED");
         }
         this.#released = true;
+        // Said after DISCARD only by a source whose VM has ended since: this may be the only copy.
+        if (this.#discarded) this.#dismissed = null;
+        this.#discarded = false;
         again = state in { refusing: 1, stuck: 1, running: 1, discarded: 1 };
         break;
       case "DONE":

@@ -11,10 +11,12 @@ import type { DestinationOptions } from "./destination_options.ts";
 import { journalError } from "./failure.ts";
 import { encodeKey } from "./identity.ts";
 import type { DestinationJournalState, Journal } from "./ports.ts";
+import { Turns } from "./turns.ts";
 
 /** See the module. */
 export class DestinationJournal {
   readonly #options: DestinationOptions;
+  readonly #turns = new Turns();
   #journal: Journal | null = null;
   #candidate: Candidate | null = null;
   #state: DestinationJournalState = "open";
@@ -71,6 +73,25 @@ export class DestinationJournal {
 
   /** Adds a line. @throws MigrationError `journal` when it is not on disk: then the step it guards is not taken */
   async append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
+    await this.#turns.run(() => this.#append(state));
+  }
+
+  /**
+   * Somebody else ran the VM: whatever becomes of its QEMU, no older copy may be taken for it without somebody's word.
+   * Nothing where `taking` says as much. @throws MigrationError `journal`
+   */
+  async appendRanEarly(): Promise<void> {
+    await this.#turns.run(async () => {
+      if (this.#state in { open: 1, loaded: 1 }) await this.#append("ranEarly");
+    });
+  }
+
+  /** Takes no more lines. */
+  close(): void {
+    this.#journal?.close();
+  }
+
+  async #append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
     try {
       const time = this.#options.clock.date().toISOString();
       await this.#journal?.append({ time, ...this.#audit(state), state });
@@ -79,11 +100,6 @@ export class DestinationJournal {
     } catch (cause) {
       throw journalError(cause);
     }
-  }
-
-  /** Takes no more lines. */
-  close(): void {
-    this.#journal?.close();
   }
 
   /** What a last line says of damage, if there was any. */

@@ -214,7 +214,12 @@ export interface SourceVm {
   readonly before: StateBefore;
   /** Monotonic ms of the moment the VM stopped for the last round; null if it has not. Not set for a VM that did not run. */
   readonly stoppedAtMs: number | null;
-  /** Called at most once, when the VM leaves the migration unasked. Set before `start`. */
+  /** Whether it was seen to run after `release`, but by `resume`; however it stands now. */
+  readonly hasRun: boolean;
+  /**
+   * Called when the VM leaves the migration unasked: once, and once more (`resumed`) when it becomes {@linkcode hasRun}.
+   * Set before `start`.
+   */
   onEnd: ((end: VmEnd) => void) | null;
   /** Starts the outgoing migration; resolves when the VM's stream is connected. */
   start(settings: LiveSettings): Promise<PageSource>;
@@ -311,6 +316,7 @@ export const sourceJournalStates = [
   "open",
   "releasing",
   "released",
+  "ranHere",
   "done",
   "aborted",
   "ran",

@@ -46,6 +46,7 @@ export class DestinationRecovery implements Disposable {
     this.#options = options;
     this.log = new RecoveryLog(options);
     this.#meeting = new Meeting(options, this.log);
+    options.vm.onRun = () => void this.#appendRanEarly();
   }
 
   /**
@@ -59,15 +60,17 @@ export class DestinationRecovery implements Disposable {
     const { runState } = await vm.status();
     this.destinationState = runState;
     this.log.note(
-      `destination, here: ${destinationWords[standing]}${
-        unlessGone(runState)
-      }; its journal says ${this.log.last}`,
+      `destination, here: ${
+        this.log.last === "discarded" ? "discarded its copy" : destinationWords[standing]
+      }${unlessGone(runState)}; its journal says ${this.log.last}`,
     );
     if (dryRun) {
+      const alone = standing === "taking" ? ", and runs the VM if nobody answers" : "";
       return this.log.note(
-        "so: it does what `recover` at the source says; dry run: nothing was changed",
+        `so: it does what \`recover\` at the source says${alone}; dry run: nothing was changed`,
       );
     }
+    const discarded = this.log.last === "discarded";
     await this.#catchUp(standing);
     const met = await this.#meeting.meet() !== null;
     if (declareDead) this.#meeting.checkDead();
@@ -78,7 +81,8 @@ export class DestinationRecovery implements Disposable {
       return this.log.note(`so: the VM ${left}`);
     }
     if (standing === "neverRan") {
-      const end = runState === "gone" ? "" : "; this QEMU can be ended";
+      // What a QEMU holds whose copy was discarded came later.
+      const end = runState === "gone" || discarded ? "" : "; this QEMU can be ended";
       return this.log.note(`so: the VM is at the source, or wherever that one went${end}`);
     }
     // It was released to this side, and only this side's word could have taken that back.
@@ -143,7 +147,10 @@ export class DestinationRecovery implements Disposable {
             const text = "its QEMU died when it was about to run the VM, or had";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else if (now === "running") await this.#sayRunning();
-          else this.#meeting.send({ type: "DISCARDED" });
+          else {
+            if (this.log.last !== "discarded") await this.#discard();
+            this.#meeting.send({ type: "DISCARDED" });
+          }
           break;
         case "DISCARD":
         case "ABORT":
@@ -186,7 +193,14 @@ export class DestinationRecovery implements Disposable {
   /** The VM is seen to run, or to have left: its QEMU may end, and then only the journal can say that it was here. */
   async #appendSeen(): Promise<void> {
     if (this.log.last === "taking") await this.#appendOrNote("running");
-    if (this.log.last in { open: 1, loaded: 1 }) await this.#appendOrNote("ranEarly");
+    await this.#appendRanEarly();
+  }
+
+  /** Unless the journal says as much already. */
+  async #appendRanEarly(): Promise<void> {
+    await this.log.appendBehind(["open", "loaded"], "ranEarly").catch((error) =>
+      this.log.note(messageOf(error))
+    );
   }
 
   /** A full disk changes nothing about where the VM is. */
@@ -240,7 +254,13 @@ export class DestinationRecovery implements Disposable {
 
   #standingOf(status: VmStatus): DestinationStanding {
     const { before } = this.#options.entries[0]!;
-    return destinationStanding(status, { journal: this.log.last, before: before as StateBefore });
+    const { last } = this.log;
+    // The line may still be on its way, or not be written: a full disk, a dry run.
+    const ran = this.#options.vm.hasRun && (last === "open" || last === "loaded");
+    return destinationStanding(status, {
+      journal: ran ? "ranEarly" : last,
+      before: before as StateBefore,
+    });
   }
 
   /** On the operator's word. */

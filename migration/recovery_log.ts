@@ -6,6 +6,7 @@
 
 import type { DestinationJournalState, SourceJournalState } from "./ports.ts";
 import type { RecoveryOptions } from "./recovery_options.ts";
+import { Turns } from "./turns.ts";
 
 /** Its notes, and the states of its journal: those that were found, and those that were added. */
 export class RecoveryLog<State extends SourceJournalState | DestinationJournalState> {
@@ -13,11 +14,14 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
   readonly notes: string[] = [];
   readonly #options: RecoveryOptions;
   readonly #states: State[];
+  #stopped: boolean;
+  readonly #turns = new Turns();
 
   /** Begins with what the journal holds. */
   constructor(options: RecoveryOptions) {
     this.#options = options;
     this.#states = options.entries.map(({ state }) => state as State);
+    this.#stopped = options.entries.at(-1)!["stopped"] !== undefined;
   }
 
   /** In the order in which they were written; at least `open`. */
@@ -30,6 +34,11 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     return this.#states.at(-1)!;
   }
 
+  /** Whether the last line says that the VM stands, and why, though it should go on (`stopped`). */
+  get stopped(): boolean {
+    return this.#stopped;
+  }
+
   /** Tells whoever runs it. */
   note(text: string): void {
     this.notes.push(text);
@@ -38,8 +47,25 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
 
   /** Adds a line, with `facts`. @throws when it is not on disk: then the step it guards is not taken */
   async append(state: State, facts: Record<string, unknown> = {}): Promise<void> {
+    await this.#turns.run(() => this.#append(state, facts));
+  }
+
+  /** The same, unless the last line is none of `behind`; nothing in a dry run. */
+  async appendBehind(
+    behind: readonly State[],
+    state: State,
+    facts: Record<string, unknown> = {},
+  ): Promise<void> {
+    if (this.#options.dryRun) return;
+    await this.#turns.run(async () => {
+      if (behind.includes(this.last)) await this.#append(state, facts);
+    });
+  }
+
+  async #append(state: State, facts: Record<string, unknown>): Promise<void> {
     const { journal, clock } = this.#options;
     await journal.append({ ...facts, state, time: clock.date().toISOString(), by: "recover" });
     this.#states.push(state);
+    this.#stopped = facts["stopped"] !== undefined;
   }
 }

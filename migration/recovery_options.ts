@@ -21,6 +21,8 @@ import type { Outcome } from "./result.ts";
 export interface RecoveryVm {
   /** Whether it was seen to run since this began, however it stands now. */
   readonly hasRun: boolean;
+  /** Called when it becomes {@linkcode hasRun}. */
+  onRun: (() => void) | null;
   /** How it stands; run state `gone` when its process is. */
   status(): Promise<VmStatus & { counters: MigrationCounters | null }>;
   /** `cont`; resolves when it runs. @throws with QEMU's words */

@@ -111,6 +111,9 @@ function hasLeft({ runState, migration }: VmStatus): boolean {
     (runState === "postmigrate" && migration === "completed");
 }
 
+const UNREACHABLE_RELEASED =
+  "read its journal first (`recover --listen` there); if its host is fenced *and the VM never ran there*: `recover --declare-dead destination` here";
+
 /** What the source's side is to do. */
 export type Verdict =
   /** Say DISCARD: the VM is at the source, or went on from there. */
@@ -152,12 +155,18 @@ export function verdict(
     case "reset":
       return wasReset(destination);
     case "here":
-      return atSource(destination, "the VM is at the source");
+      return atSource(destination, { where: "the VM is at the source", ...options });
     case "elsewhere":
-      return atSource(destination, "the VM went on from the source in another migration");
+      return atSource(destination, {
+        where: "the VM went on from the source in another migration",
+        ...options,
+      });
     case "gone":
       return wentOn(states)
-        ? atSource(destination, "the VM went back to the source, whose QEMU has ended since")
+        ? atSource(destination, {
+          where: "the VM was at the source, whose QEMU has ended since",
+          ...options,
+        })
         : sourceGone(destination, released);
     case "postmigrate":
       return wentOn(states)
@@ -166,10 +175,15 @@ export function verdict(
   }
 }
 
-/** Whether the journal gave the VM back to the source, and to nobody since: every copy is stale, or about to be. */
+/** Whether the VM went on at the source, and was released to nobody since: every copy is stale, or about to be. */
 function wentOn(states: readonly SourceJournalState[]): boolean {
-  const back = states.findLastIndex((state) => state === "aborted" || state === "ran");
+  const back = states.findLastIndex((state) => state in { aborted: 1, ran: 1, ranHere: 1 });
   return back > states.lastIndexOf("released");
+}
+
+/** Whether it was released, and no line since says that the copy is gone: it may run over there, too. */
+export function mayRunThere(states: readonly SourceJournalState[]): boolean {
+  return states.lastIndexOf("released") > states.lastIndexOf("aborted");
 }
 
 function done(source: "postmigrate" | "elsewhere" | "gone"): Verdict {
@@ -187,13 +201,24 @@ function done(source: "postmigrate" | "elsewhere" | "gone"): Verdict {
   }
 }
 
-function atSource(destination: DestinationStanding, where: string): Verdict {
+function atSource(
+  destination: DestinationStanding,
+  { where, record, declared }: { where: string; record: SourceRecord; declared: boolean },
+): Verdict {
   switch (destination) {
     case "loaded":
     case "neverRan":
     case "takingGone":
       return { act: "discard", text: `${where}; a copy at the destination is discarded` };
     case "unreachable":
+      if (mayRunThere(record.states) && !declared) {
+        return {
+          act: "unknown",
+          text:
+            `${where}, and was released to the destination, which does not answer: it may run there, too`,
+          hint: UNREACHABLE_RELEASED,
+        };
+      }
       return {
         act: "settled",
         text: `${where}; if the destination still holds a copy, it must be discarded: never run it`,
@@ -208,7 +233,7 @@ function atSource(destination: DestinationStanding, where: string): Verdict {
 function wasReset(destination: DestinationStanding): Verdict {
   const text = "the VM at the source was reset after this migration had stopped it";
   if (destination === "neverRan" || destination === "takingGone") {
-    return atSource(destination, text);
+    return { act: "lost", text: `${text}, and the destination holds nothing: start the VM anew` };
   }
   const there = "if it has not run there since it stopped: QMP `quit` there, then `recover` again";
   return {
@@ -295,7 +320,7 @@ function stopped(
           ? "the destination was told to run the VM, and does not answer"
           : "the destination does not answer; it was never told to run the VM",
         hint: released
-          ? "read its journal first (`recover --listen` there); if its host is fenced *and the VM never ran there*: `recover --declare-dead destination` here"
+          ? UNREACHABLE_RELEASED
           : "once its QEMU is fenced: `recover --declare-dead destination` here",
       };
   }

@@ -20,6 +20,7 @@ import type { RecoveryOptions } from "./recovery_options.ts";
 import {
   type DestinationStanding,
   destinationStanding,
+  mayRunThere,
   type SourceRecord,
   type SourceStanding,
   sourceStanding,
@@ -49,6 +50,7 @@ export class SourceRecovery implements Disposable {
     this.#options = options;
     this.log = new RecoveryLog(options);
     this.#meeting = new Meeting(options, this.log);
+    options.vm.onRun = () => void this.#vmRan();
   }
 
   /**
@@ -59,6 +61,7 @@ export class SourceRecovery implements Disposable {
   async settle(): Promise<void> {
     const { vm, dryRun, declareDead = false } = this.#options;
     const before = await this.#standing();
+    if (before === "here" || before === "elsewhere") await this.#vmRan();
     const { runState } = await vm.status();
     this.sourceState = runState;
     this.log.note(
@@ -70,6 +73,7 @@ export class SourceRecovery implements Disposable {
     // It may have taken an hour.
     const standing = await this.#standing();
     if (standing !== before) this.log.note(`source, here: now ${sourceWords[standing]}`);
+    if (standing === "here" || standing === "elsewhere") await this.#vmRan();
     const destination = status === null ? "unreachable" : destinationStanding(status, {
       journal: status.journal as DestinationJournalState,
       before: this.#before,
@@ -126,7 +130,9 @@ export class SourceRecovery implements Disposable {
         );
       case "settled":
         // It is here, or went on from here: no copy may be released any more, whatever was said before.
-        await this.#appendAborted();
+        await this.#appendAborted(
+          mayRunThere(this.log.states) ? { declaredDead: "destination" } : {},
+        );
         return;
       case "lost":
         throw new MigrationError("vm", `Cannot recover the VM: ${decided.text}`);
@@ -183,13 +189,17 @@ export class SourceRecovery implements Disposable {
       try {
         await this.#options.vm.resume();
       } catch (cause) {
+        // Until it goes on this is not settled.
+        const stopped = messageOf(cause);
+        await this.log.append("aborted", { stopped }).catch(() => {});
         throw new MigrationError(
           "unknownOutcome",
-          `Cannot run the VM at the source again: ${messageOf(cause)}`,
+          `Cannot run the VM at the source again: ${stopped}`,
           { hint: "mend what QEMU says, then run `recover` here again", cause },
         );
       }
     }
+    if (this.log.stopped) await this.#appendAborted();
     this.sourceState = before === "running" ? "running" : "postmigrate";
     this.log.note(
       before === "running"
@@ -216,7 +226,16 @@ export class SourceRecovery implements Disposable {
 
   /** Unless the journal says it, or more, already. */
   async #appendAborted(facts: Record<string, unknown> = {}): Promise<void> {
-    if (!(this.log.last in { aborted: 1, ran: 1 })) await this.log.append("aborted", facts);
+    const said = this.log.last in { aborted: 1, ran: 1 } && !mayRunThere(this.log.states) &&
+      !this.log.stopped;
+    if (!said) await this.log.append("aborted", facts);
+  }
+
+  /** Somebody else runs it, or has: no copy may be released any more, whatever becomes of it. */
+  async #vmRan(): Promise<void> {
+    await this.log.appendBehind(["released"], "ranHere").catch((error) =>
+      this.log.note(messageOf(error))
+    );
   }
 
   get #before(): StateBefore {
@@ -225,8 +244,10 @@ export class SourceRecovery implements Disposable {
 
   #record(): SourceRecord {
     const releasing = this.#options.entries.findLast((entry) => entry.state === "releasing");
+    // The line may still be on its way, or not be written: a full disk, a dry run.
+    const ran = this.#options.vm.hasRun && this.log.last === "released";
     return {
-      states: this.log.states,
+      states: ran ? [...this.log.states, "ranHere"] : this.log.states,
       counters: (releasing?.["counters"] ?? null) as MigrationCounters | null,
     };
   }

@@ -378,6 +378,7 @@ export class Source {
       if (this.#copy?.readToEnd) return this.#waiter.wake();
       return this.#interrupt(new MigrationError("vm", "Cannot go on: the source's QEMU is gone"));
     }
+    if (this.#options.vm.hasRun) return void this.#switchover!.vmRan();
     this.#interrupt(
       new MigrationError("vm", `Cannot go on: QEMU ended the migration: ${end.text}`),
     );

@@ -6,10 +6,11 @@
 
 import { journalError } from "./failure.ts";
 import type { Clock, Journal, JournalEntry, JournalStore } from "./ports.ts";
+import { Turns } from "./turns.ts";
 
 /** What a source writes behind `open`. */
 type SourceEntry = {
-  state: "releasing" | "released" | "done" | "aborted";
+  state: "releasing" | "released" | "ranHere" | "done" | "aborted";
   [key: string]: unknown;
 };
 
@@ -17,8 +18,10 @@ type SourceEntry = {
 export class SourceJournal {
   readonly #clock: Clock;
   readonly #damage: () => { mistakes: number; hits: readonly unknown[] };
+  readonly #turns = new Turns();
   #journal: Journal | null = null;
   #released = false;
+  #last: SourceEntry["state"] | "open" = "open";
 
   constructor(options: {
     clock: Clock;
@@ -54,6 +57,32 @@ export class SourceJournal {
 
   /** Resolves when the line is on disk. @throws MigrationError `journal` */
   async append(entry: SourceEntry): Promise<void> {
+    await this.#turns.run(() => this.#append(entry));
+  }
+
+  /** The last line of a migration that failed anyway: without it `recover` asks QEMU, which knows. Once is enough. */
+  async appendAborted(): Promise<void> {
+    await this.#turns.run(async () => {
+      if (this.#last !== "aborted") await this.#append({ state: "aborted" });
+    }).catch(() => {});
+  }
+
+  /**
+   * Somebody else ran the VM here since it was released: no copy may be released any more, whatever becomes of it. Before
+   * `released` there is nothing to take back.
+   */
+  async appendRanHere(): Promise<void> {
+    await this.#turns.run(async () => {
+      if (this.#last === "released") await this.#append({ state: "ranHere" });
+    }).catch(() => {});
+  }
+
+  /** Takes no more lines. */
+  close(): void {
+    this.#journal?.close();
+  }
+
+  async #append(entry: SourceEntry): Promise<void> {
     try {
       const time = this.#clock.date().toISOString();
       const { mistakes, hits } = this.#damage();
@@ -64,16 +93,7 @@ export class SourceJournal {
     } catch (cause) {
       throw journalError(cause);
     }
+    this.#last = entry.state;
     if (entry.state === "released") this.#released = true;
-  }
-
-  /** The last line of a migration that failed anyway: without it `recover` asks QEMU, which knows. */
-  async appendAborted(): Promise<void> {
-    await this.append({ state: "aborted" }).catch(() => {});
-  }
-
-  /** Takes no more lines. */
-  close(): void {
-    this.#journal?.close();
   }
 }

@@ -15,6 +15,8 @@ import type { SourceJournal } from "./source_journal.ts";
 import type { SourceLink } from "./source_link.ts";
 import type { SourceOptions } from "./source_options.ts";
 import type { SourceSteps } from "./source_steps.ts";
+import { SourceWatch, type StandsNow } from "./source_watch.ts";
+import type { SourceState } from "./states.ts";
 import type { StopBudget } from "./stop_budget.ts";
 import type { TamperAlarm } from "./tamper_alarm.ts";
 import type { Waiter } from "./waiter.ts";
@@ -54,8 +56,8 @@ export class SourceSwitchover implements Disposable {
   /** Until the operator's wish to end it counts, where forward was the only way. */
   #patience: { clear(): void } | null = null;
   #qemuSeconds: number | null = null;
-  /** Somebody reset the stopped VM. */
-  #reset = false;
+  /** For somebody else's hand. */
+  readonly #watch: SourceWatch;
 
   constructor(parts: SwitchoverParts) {
     this.#options = parts.options;
@@ -67,6 +69,7 @@ export class SourceSwitchover implements Disposable {
     this.#link = parts.link;
     this.#dialogue = parts.dialogue;
     this.#whereabouts = parts.whereabouts;
+    this.#watch = new SourceWatch({ ...parts, vm: parts.options.vm });
   }
 
   /** CPU seconds of QEMU before it was ended; null when it was not. */
@@ -84,10 +87,17 @@ export class SourceSwitchover implements Disposable {
     this.#patience?.clear();
   }
 
-  /** Says again what the state wants said, on a new connection. */
+  /** Says again what the state wants said, on a new connection: the VM may have been run or reset meanwhile. */
   sayAgain(): void {
     if (this.#steps.state === "discarding") void this.#sayDiscard();
+    else if (this.#steps.state === "released") void this.#sayRelease();
     else this.#dialogue.sayAgain();
+  }
+
+  /** Somebody else runs the VM here. */
+  async vmRan(): Promise<void> {
+    await this.#journal.appendRanHere();
+    this.#waiter.wake();
   }
 
   /**
@@ -176,10 +186,12 @@ export class SourceSwitchover implements Disposable {
     const { vm } = this.#options;
     const dialogue = this.#dialogue;
     this.#link.vmReleased();
-    dialogue.release();
+    // It was seen to stand still a moment ago.
+    if (!this.#watch.ran) dialogue.release();
     for (;;) {
       await this.#outcomeKnown(() =>
-        dialogue.running !== null || dialogue.refusal !== null || dialogue.discarded
+        dialogue.running !== null || dialogue.refusal !== null || dialogue.discarded ||
+        this.#watch.ran || this.#watch.reset
       );
       if (dialogue.running !== null) break;
       if (dialogue.discarded) {
@@ -187,39 +199,50 @@ export class SourceSwitchover implements Disposable {
           new MigrationError("vm", "Cannot run the VM at the destination: it discarded its copy"),
         );
       }
-      const refusal = dialogue.takeRefusal()!;
+      const refusal = dialogue.takeRefusal();
       const error = new MigrationError(
         "vm",
-        `Cannot run the VM at the destination: ${refusal.text}`,
+        `Cannot run the VM at the destination: ${
+          refusal?.text ?? "somebody has run it at the source"
+        }`,
       );
-      // One that somebody runs here again must not run there as well: RELEASE is not said again.
-      if (await this.#seenHere()) return await this.#wayBack(error);
+      const standing = await this.#watch.look();
+      if (standing === "ranAndGone") throw await this.#ranAndGone();
+      if (standing === "reset") throw await this.#wasReset();
+      // One that somebody runs here must not run there as well: RELEASE is not said again.
+      if (standing === "still" || standing === "ran") return await this.#wayBack(error);
       // Who cannot run it yet may still; from anybody else nothing more will come.
-      if (this.#reset && refusal.code !== "cannotRun") throw await this.#wasReset();
-      if (this.#whereabouts.gone && refusal.code !== "cannotRun") {
+      if (standing === "gone" && refusal !== null && refusal.code !== "cannotRun") {
         await this.#steps.enter("failed");
         throw unknownOutcome(error);
       }
       // It tries again by itself: an answer to each of its answers would only keep both busy.
       await this.#pause(RELEASE_AGAIN_MS);
-      dialogue.release();
+      await this.#sayRelease();
     }
     this.#whereabouts.destination = vm.before;
     await this.#checkStands();
     await this.#done();
   }
 
+  /** Again: only of a VM that is seen to stand still, or to be gone without having run. */
+  async #sayRelease(): Promise<void> {
+    const standing = await this.#look("released");
+    if (standing === "still" || standing === "gone") this.#dialogue.release();
+    this.#waiter.wake();
+  }
+
   /** The VM runs over there, and must not run here as well. @throws MigrationError `unknownOutcome` when it may */
   async #checkStands(): Promise<void> {
-    if (this.#whereabouts.gone) return;
-    const state = await this.#options.vm.status().catch(() => null);
-    if (state === null || state in { postmigrate: 1, gone: 1 }) return;
-    if (state === "prelaunch") throw await this.#wasReset();
+    if (this.#whereabouts.gone && !this.#watch.ran) return;
+    const standing = await this.#watch.look();
+    if (standing === "reset") throw await this.#wasReset();
+    if (standing !== "ran" && standing !== "ranAndGone") return;
     this.#whereabouts.source = "unknown";
     await this.#steps.enter("unknown");
     throw new MigrationError(
       "unknownOutcome",
-      `Cannot end the migration: the VM runs at the destination, and its QEMU at the source is in run state ${state}`,
+      "Cannot end the migration: the VM runs at the destination, and somebody has run it at the source",
       { hint: "somebody meddled with it: stop both VMs (QMP `stop`), and end the older one" },
     );
   }
@@ -241,14 +264,6 @@ export class SourceSwitchover implements Disposable {
     }
   }
 
-  /** Only a QEMU that is *seen* to hold the VM, or to run it, lets the other copy go: that may be the only one. */
-  async #seenHere(): Promise<boolean> {
-    const state = await this.#options.vm.status().catch(() => null);
-    if (state === "gone") this.#whereabouts.seenGone();
-    this.#reset = state === "prelaunch";
-    return state !== null && !(state in { gone: 1, prelaunch: 1, "finish-migrate": 1 });
-  }
-
   /** DISCARD, DISCARDED, `cont`: only for a destination that cannot run the VM, or was never told to. */
   async #wayBack(why: unknown): Promise<void> {
     const dialogue = this.#dialogue;
@@ -257,35 +272,39 @@ export class SourceSwitchover implements Disposable {
     if (!this.#whereabouts.gone) {
       await this.#sayDiscard();
       await this.#outcomeKnown(() =>
-        dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone || this.#reset
+        dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone ||
+        this.#watch.reset
       );
     }
-    if (this.#reset) throw await this.#wasReset();
+    if (this.#watch.reset) throw await this.#wasReset();
     if (dialogue.discarded) return await this.#return(why);
     if (!this.#journal.released) {
       await this.#steps.enter("unknown");
       throw unknownOutcome(why);
     }
+    if (dialogue.running === null && this.#watch.ran) throw await this.#ranAndGone();
     // It could run after all, or our own QEMU is gone: the only copy is over there.
     await this.#steps.enter("released");
     await this.#release();
   }
 
-  /** Each time only with a QEMU that is seen to be there: it may have died since the last time. */
+  /** Each time only with a QEMU that is seen to hold the VM, or to run it: the other copy may be the only one. */
   async #sayDiscard(): Promise<void> {
-    const { vm } = this.#options;
-    let state: string | null = null;
-    const over = () =>
-      this.#steps.state !== "discarding" || this.#dialogue.running !== null ||
-      this.#dialogue.lost !== null || this.#givenUp !== null;
-    for (; !over(); await this.#pause(ASK_AGAIN_MS)) {
-      state = await vm.status().catch(() => null);
-      if (state !== null) break;
-    }
-    if (state === "gone") this.#whereabouts.seenGone();
-    else if (state === "prelaunch") this.#reset = true;
-    else if (state !== null) this.#dialogue.discard();
+    const standing = await this.#look("discarding");
+    if (standing === "still" || standing === "ran") this.#dialogue.discard();
     this.#waiter.wake();
+  }
+
+  /** Looks until QEMU answers, or nobody needs its answer any more in `state`. */
+  async #look(state: SourceState): Promise<StandsNow> {
+    for (;;) {
+      const standing = await this.#watch.look();
+      const over = this.#steps.state !== state || this.#dialogue.running !== null ||
+        this.#dialogue.lost !== null || this.#givenUp !== null;
+      if (over) return "silent";
+      if (standing !== "silent") return standing;
+      await this.#pause(ASK_AGAIN_MS);
+    }
   }
 
   /** Its memory is gone, and nobody knows whether it ran before that. @returns the error to leave with */
@@ -293,6 +312,16 @@ export class SourceSwitchover implements Disposable {
     this.#whereabouts.source = "prelaunch";
     await this.#steps.enter("unknown");
     return unknownOutcome(new Error("the VM at the source was reset after it had stopped"));
+  }
+
+  /** Its memory is gone, and the copy over there is older. @returns the error to leave with */
+  async #ranAndGone(): Promise<MigrationError> {
+    await this.#steps.enter("unknown");
+    return unknownOutcome(
+      new Error(
+        "somebody has run the VM at the source since it was released, and its QEMU is gone",
+      ),
+    );
   }
 
   /** The copy over there is gone: the VM goes on here. */

@@ -15,6 +15,7 @@ import { MigrationError } from "./errors.ts";
 import { abortMessage, messageOf } from "./failure.ts";
 import type { IncomingSide } from "./incoming_side.ts";
 import type { AbortMessage, FinishMessage, Message } from "./messages.ts";
+import type { StateBefore } from "./ports.ts";
 import type { MigrationResult } from "./result.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 
@@ -23,6 +24,9 @@ const RETRY_MS = 200;
 
 /** Run states of a VM that was loaded and has not run. */
 const LOADED = { paused: 1, prelaunch: 1 };
+
+/** Run states in which QEMU holds nothing that was loaded. */
+const EMPTY = { inmigrate: 1, gone: 1 };
 
 /** What a takeover works with. */
 export interface TakeoverParts {
@@ -121,13 +125,22 @@ export class Takeover {
   }
 
   /**
-   * An error alone lets nothing go: QEMU may have loaded all the same. One that was seen to load, or that cannot be asked,
-   * waits for the source's word; one that runs, or holds nothing, is ended.
+   * An error alone lets nothing go: QEMU may have loaded all the same, and even run. Only one that is seen to hold nothing
+   * is ended; any other waits for the source's word.
    */
   async #notLoaded(error: unknown): Promise<void> {
     const state = await this.#options.vm.status().catch(() => null);
-    if (!this.#heard.gone && (state === null || state in LOADED)) await this.#refuse(error);
+    if (!this.#heard.gone && !(state !== null && state in EMPTY)) await this.#refuse(error);
     throw error;
+  }
+
+  /**
+   * Somebody else runs it: whatever becomes of its QEMU, or of us, no older copy may be taken for the VM without
+   * somebody's word.
+   */
+  async vmRan(): Promise<void> {
+    if (!this.#journal.isOpen) return;
+    await this.#journal.appendRanEarly().catch((error) => this.#note(messageOf(error)));
   }
 
   /** Steps 4 and 5, after {@linkcode load}. @throws MigrationError when the VM does not run here */
@@ -137,11 +150,7 @@ export class Takeover {
     await heard.waiter.until(() =>
       heard.released || heard.dismissed || heard.gone || heard.lost || heard.stopAsked
     );
-    if (heard.dismissed !== null) {
-      // Who says ABORT has seen its VM run; who says DISCARD would run it now, and this one is newer.
-      if (heard.discarded && this.#options.vm.hasRun) throw await this.#ranHere(heard.dismissed);
-      throw heard.dismissed;
-    }
+    if (heard.dismissed !== null) throw await this.#mustStay() ?? heard.dismissed;
     if (heard.gone) {
       const error = await this.#gone();
       if (this.state === "unknown") throw error;
@@ -187,7 +196,21 @@ export class Takeover {
         cause: error,
       });
     }
-    throw error;
+    throw await this.#mustStay() ?? error;
+  }
+
+  /**
+   * DISCARD or ABORT came. Who says ABORT has seen its VM run, if it did before; who says DISCARD would run it now. A copy
+   * that ran here is newer than one that did not there. @returns the error to leave with; null when it may go
+   */
+  async #mustStay(): Promise<MigrationError | null> {
+    const { dismissed, discarded } = this.#heard;
+    const ranThere = !discarded && this.#place.bound!.admitted.offer.before === "running";
+    if (dismissed === null || ranThere || !this.#options.vm.hasRun) return null;
+    await this.#keep();
+    return new MigrationError("unknownOutcome", "Cannot discard the VM: it ran here", {
+      cause: dismissed,
+    });
   }
 
   /**
@@ -203,7 +226,8 @@ export class Takeover {
     for (;;) {
       let letGo = false;
       try {
-        letGo = heard.dismissed !== null && await this.#neverRan();
+        // RELEASE may have come meanwhile.
+        letGo = heard.dismissed !== null && await this.#neverRan() && heard.dismissed !== null;
         if (!letGo) {
           if (!this.#journal.taken) await this.#journal.append("taking");
           if (before === "running") {
@@ -212,8 +236,8 @@ export class Takeover {
             if (state === "prelaunch") throw new Error("somebody has reset it");
             return await vm.run();
           }
-          if (!heard.gone) return clock.now();
-          throw new Error("its process is gone");
+          await this.#checkStands(before);
+          return clock.now();
         }
       } catch (error) {
         if (heard.gone) throw await this.#gone(error);
@@ -234,6 +258,16 @@ export class Takeover {
       }
       if (letGo) throw failure ?? heard.dismissed;
     }
+  }
+
+  /** A VM that is not to run has to be there as it was loaded, unless somebody ran it since. @throws Error when it is not, `vm.status`'s too */
+  async #checkStands(before: StateBefore): Promise<void> {
+    const { vm } = this.#options;
+    const state = await vm.status();
+    if (state === "gone") throw new Error("its process is gone");
+    // Of one that never started a reset changes nothing.
+    if (state === "prelaunch" && before !== "prelaunch") throw new Error("somebody has reset it");
+    if (!(state in LOADED) && !vm.hasRun) throw new Error(`it is in run state ${state}`);
   }
 
   /**
@@ -257,7 +291,7 @@ export class Takeover {
     if (!this.#options.vm.hasRun) {
       return new MigrationError("vm", `Cannot run the VM: ${text}`, { cause });
     }
-    await this.#journalRan();
+    await this.vmRan();
     this.#destinationState = "unknown";
     if (this.state !== "unknown") await this.#enter("unknown");
     return new MigrationError("unknownOutcome", `Cannot go on: the VM ran here, and ${text}`, {
@@ -265,24 +299,12 @@ export class Takeover {
     });
   }
 
-  /** Somebody else ran the copy, and it is still there. @returns the error to leave with */
-  async #ranHere(cause: MigrationError): Promise<MigrationError> {
-    await this.#keep();
-    return new MigrationError("unknownOutcome", "Cannot discard the VM: it ran here", { cause });
-  }
-
   /** The copy stays: it may be the only one, and nobody here can know. */
   async #keep(): Promise<void> {
     const { hasRun } = this.#options.vm;
-    if (hasRun) await this.#journalRan();
+    if (hasRun) await this.vmRan();
     this.#destinationState = hasRun ? "unknown" : "paused";
     await this.#enter("unknown");
-  }
-
-  /** Somebody else ran it: whatever becomes of its QEMU, no older copy may be taken for the VM without somebody's word. */
-  async #journalRan(): Promise<void> {
-    if (this.#journal.taken) return;
-    await this.#journal.append("ranEarly").catch((error) => this.#note(messageOf(error)));
   }
 
   // ---- what is said ----

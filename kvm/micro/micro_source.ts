@@ -40,6 +40,8 @@ export class MicroSource {
   readonly before: "running" | "paused";
   /** Called at most once, when the guest cannot go on. */
   onEnd: ((end: SourceEnd) => void) | null = null;
+  /** Nobody else can run it. */
+  readonly hasRun = false;
 
   readonly #vm: MicroVm;
   #stream: MicroPageSource | null = null;

@@ -68,6 +68,7 @@ function journal(entries: JournalEntry[], beforeTaking = () => {}): Journal {
 function sourceVm(vm: MicroSource): RecoveryVm {
   return {
     hasRun: false,
+    onRun: null,
     async status() {
       const runState = await vm.status();
       const migration = runState === "postmigrate" ? "completed" : null;
@@ -85,6 +86,7 @@ function destinationVm({ destination: { vm, loaded } }: Leftovers): RecoveryVm {
     get hasRun() {
       return vm.hasRun;
     },
+    onRun: null,
     async status() {
       return {
         runState: await vm.status(),

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { readJournals } from "../../cli/journal_reader.ts";
 import { closeBeforeReceive, closeBeforeSend } from "../../cli/older_journals.ts";
-import type { DestinationJournalState, VmProcess } from "../../migration/ports.ts";
+import type { DestinationJournalState, StateBefore, VmProcess } from "../../migration/ports.ts";
 import { idOf, qemu, time, writeJournal } from "../support/journal_files.ts";
 import { TempDir } from "../support/temp_dir.ts";
 
@@ -72,8 +72,7 @@ Deno.test("closeBeforeSend() says that the VM came here where a destination's jo
     ["discarded"],
     ["loaded", "taking", "running"],
   ]);
-  const paused = { ...held, before: "paused" } as const;
-  assert.deepEqual(await closeBeforeSend(temp.path, paused), [idOf("1")]);
+  assert.deepEqual(await closeBeforeSend(temp.path, held), [idOf("1")]);
   assert.deepEqual(await lastStates(temp.path), { 1: "running", 2: "discarded", 3: "running" });
   // Whatever the journal missed: it runs here.
   await using running = await TempDir.make();
@@ -82,14 +81,19 @@ Deno.test("closeBeforeSend() says that the VM came here where a destination's jo
   assert.deepEqual(await lastStates(running.path), { 1: "running", 2: "running", 3: "running" });
 });
 
-Deno.test("closeBeforeSend() refuses a copy that has not run and was never released", async () => {
-  for (
-    const states of [[], ["loaded"], ["loaded", "ranEarly"]] satisfies DestinationJournalState[][]
-  ) {
+Deno.test("closeBeforeSend() refuses a copy that has not run, was never released, or was reset", async () => {
+  const unsettled = [
+    [],
+    ["loaded"],
+    ["loaded", "ranEarly"],
+    ["loaded", "taking"],
+  ] satisfies DestinationJournalState[][];
+  for (const states of unsettled) {
     await using temp = await TempDir.make();
     await writeDestinations(temp.path, [states]);
-    for (const dryRun of [true, false]) {
-      await assert.rejects(closeBeforeSend(temp.path, { ...held, before: "paused" }, { dryRun }), {
+    for (const [dryRun, before] of [[true, "paused"], [false, "paused"], [false, "prelaunch"]]) {
+      const stands = { ...held, before: before as StateBefore };
+      await assert.rejects(closeBeforeSend(temp.path, stands, { dryRun: dryRun === true }), {
         name: "MigrationError",
         code: "refused",
         hint: `sealift recover --id ${idOf("1")}`,
@@ -112,6 +116,27 @@ Deno.test("closeBeforeSend() refuses a VM that was reset after a migration had s
   await writeJournal(settled.path, { id: idOf("1"), states: ["releasing", "released", "aborted"] });
   await writeJournal(settled.path, { id: idOf("2") });
   assert.deepEqual(await closeBeforeSend(settled.path, reset), ["1", "2"].map(idOf));
+});
+
+Deno.test("closeBeforeSend() refuses when a journal does not say whose it is, but not when nothing was begun under it", async () => {
+  const id = idOf("1");
+  const damage: [string, RegExp | null][] = [
+    ["\0", /line 1 is damaged/],
+    ['{"state":"open","time":"2026-01-01T00:00:00.000Z"}\n', /it names no QEMU/],
+    ["", null],
+    ['{"state":"op', null],
+  ];
+  for (const [text, message] of damage) {
+    await using temp = await TempDir.make();
+    await writeJournal(temp.path, { id, side: "destination", states: ["loaded"] });
+    const path = join(temp.path, `${id}.destination.jsonl`);
+    const whole = await Deno.readTextFile(path);
+    await Deno.writeTextFile(path, text === "\0" ? text + whole.slice(1) : text);
+    const closed = closeBeforeSend(temp.path, { ...held, before: "paused" });
+    if (message === null) assert.deepEqual(await closed, []);
+    else await assert.rejects(closed, { code: "refused", message });
+    assert.deepEqual(await closeBeforeReceive(temp.path, held), []);
+  }
 });
 
 Deno.test("closeBeforeSend() writes nothing for a dry run", async () => {

@@ -221,7 +221,7 @@ qemuTest(
     const address = String((await listening.line("listening"))?.["address"]);
     const { code, stderr } = await crash.recover("source", ["--to", address]);
     assert.equal(code, 0, stderr);
-    assert.match(stderr, /so: the VM went back to the source, whose QEMU has ended since/);
+    assert.match(stderr, /so: the VM was at the source, whose QEMU has ended since/);
     assert.equal((await listening.ended).code, 0);
     await crash.reaches("gone", "gone");
     assert.equal(crash.destination.hasRun, false);

@@ -113,3 +113,14 @@ Deno.test("QemuDestination.run() does not say that a VM runs whose QEMU is gone,
   assert.ok(vm.hasRun);
   await assert.rejects(vm.run(), { code: "failed" });
 });
+
+Deno.test("QemuDestination.run() does not say that a VM runs whose `cont` is refused, though it ran earlier", async () => {
+  await using directory = await TempDir.make();
+  await using qemu = await FakeQemu.start("destination, ran and stopped", directory.path);
+  await using vm = await QemuDestination.attach(qemu.qmpPath, { runtimeDirectory: directory.path });
+  const ended = new Promise<void>((resolve) => vm.onEnd = () => resolve());
+  qemu.begin();
+  await ended;
+  assert.ok(vm.hasRun);
+  await assert.rejects(vm.run(), { code: "failed" });
+});

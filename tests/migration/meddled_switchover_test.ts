@@ -47,7 +47,10 @@ Deno.test("Source says that the VM may run twice, and ends no QEMU, when somebod
   const { sourceEnds } = run.start();
   const source = await sourceEnds;
   assert.equal(source.outcome, "unknown", storyOf(run));
-  assert.match(source.error!.message, /runs at the destination, and its QEMU .* run state running/);
+  assert.match(
+    source.error!.message,
+    /runs at the destination, and somebody has run it at the source/,
+  );
   assert.equal(run.world.source, "running");
   assert.ok(!run.sourceJournals.states.includes("done"));
 });

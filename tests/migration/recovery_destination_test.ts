@@ -7,6 +7,7 @@ import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simul
 /** A QEMU that stands so, and keeps count of what is done to it. */
 class Standing implements RecoveryVm {
   readonly hasRun = false;
+  onRun = null;
   runState: string;
   readonly done: string[] = [];
 
@@ -148,4 +149,25 @@ Deno.test("recover() discards no copy that somebody ran when its disk takes no l
   assert.equal(source.outcome, "unknown");
   assert.deepEqual(vm.done, []);
   assert.equal(run.world.source, "postmigrate");
+});
+
+Deno.test("recover() at a destination lets nobody end a QEMU whose copy was discarded: what it holds came later", async () => {
+  await using run = await crashed({ source: "copying" });
+  journalOf(run).push({ state: "discarded", time: "2025-01-01T00:00:00.000Z" });
+  const vm = new Standing("running");
+  const alone = await recoverSide(run, "destination", { meet: unreachable, vm });
+  assert.equal(alone.outcome, "completed", alone.error?.message);
+  assert.match(alone.notes[0]!, /discarded its copy/);
+  assert.doesNotMatch(alone.notes.join("\n"), /can be ended/);
+  assert.deepEqual(vm.done, []);
+});
+
+Deno.test("recover() with dryRun at a destination that is taking says that it would run the VM", async () => {
+  await using run = await ranUnjournalled();
+  const vm = new Standing("paused");
+  const dry = await recoverSide(run, "destination", { meet: unreachable, vm, dryRun: true });
+  assert.match(dry.notes.at(-1)!, /runs the VM if nobody answers/);
+  assert.deepEqual(vm.done, []);
+  await recoverSide(run, "destination", { meet: unreachable, vm });
+  assert.deepEqual(vm.done, ["cont"]);
 });

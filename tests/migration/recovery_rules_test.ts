@@ -125,22 +125,36 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "conflict",
     "settled",
   ]],
-  ["here, released", "here", released, [
+  ...([
+    ["here, given back", "here", [...released, "aborted"]],
+    ["elsewhere, given back", "elsewhere", [...released, "aborted", "ran"]],
+  ] as [string, SourceStanding, SourceJournalState[]][]).map((
+    row,
+  ): typeof rows[number] => [...row, [
     "discard",
     "discard",
     "conflict",
     "discard",
     "conflict",
     "settled",
-  ]],
-  ["elsewhere", "elsewhere", [...released, "ran"], [
+  ]]),
+  // It may run over there, too.
+  ...([
+    ["here, released", "here", released],
+    ["here, ranHere", "here", [...released, "ranHere"]],
+    ["elsewhere, ran", "elsewhere", [...released, "ran"]],
+    ["gone, ran", "gone", [...released, "ran"]],
+    ["gone, ranHere", "gone", [...released, "ranHere"]],
+  ] as [string, SourceStanding, SourceJournalState[]][]).map((
+    row,
+  ): typeof rows[number] => [...row, [
     "discard",
     "discard",
     "conflict",
     "discard",
     "conflict",
-    "settled",
-  ]],
+    ["unknown", "settled"],
+  ]]),
   ["waiting", "waiting", ["open", "releasing"], [
     "unknown",
     "unknown",
@@ -208,7 +222,6 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
   ...([
     ["gone, aborted", ["open", "aborted"]],
     ["gone, released and aborted", [...released, "aborted"]],
-    ["gone, ran", [...released, "ran"]],
     ["gone, aborted and ran", [...released, "aborted", "ran"]],
   ] as [string, SourceJournalState[]][]).map((
     [name, states],
@@ -231,9 +244,9 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
   ["here, done", "here", [...released, "done"], columns.map(() => "conflict" as const)],
   ["reset", "reset", released, [
     "unknown",
-    "discard",
+    "lost",
     "unknown",
-    "discard",
+    "lost",
     "unknown",
     "unknown",
   ]],
@@ -255,7 +268,7 @@ for (const [name, source, states, acts] of rows) {
 
 Deno.test("verdict() never runs a copy that may be older than one that ran, and never two", () => {
   for (const [, source, states] of rows) {
-    const back = states.findLastIndex((state) => state === "aborted" || state === "ran");
+    const back = states.findLastIndex((state) => ["aborted", "ran", "ranHere"].includes(state));
     const wentOn = back > states.lastIndexOf("released");
     for (const destination of columns) {
       const { act } = verdict(source, destination, { record: record(states), declared: false });
@@ -291,7 +304,7 @@ Deno.test("verdict() never runs a copy that may be older than one that ran, and 
 
 Deno.test("verdict() never calls a VM lost that went on from the source", () => {
   for (const destination of columns) {
-    for (const last of ["aborted", "ran"] as const) {
+    for (const last of ["aborted", "ran", "ranHere"] as const) {
       const told = verdict("gone", destination, {
         record: record([...released, last]),
         declared: false,

@@ -73,6 +73,11 @@ export const fakeStories = {
     fake.runState = "prelaunch";
     fake.migration = "completed";
   },
+  /** Somebody ran it, and it stopped for good (guest-panicked, shutdown): `cont` is refused. */
+  "destination, ran and stopped": async (fake: Fake) => {
+    fake.runState = "guest-panicked";
+    await fake.say(RESUME, STOP);
+  },
   /** Somebody ran it, and it died. */
   "destination, ran": async (fake: Fake) => {
     await fake.say(RESUME);
@@ -111,6 +116,10 @@ function serve([path, story]: [string, FakeStory]): void {
   };
   const onCommand = async (command: FakeCommand, monitor: FakeMonitor) => {
     told = monitor;
+    if (command.execute === "cont") {
+      const error = { class: "GenericError", desc: "Resetting the Virtual Machine is required" };
+      return await monitor.say(JSON.stringify({ error, id: command.id }) + "\r\n");
+    }
     await monitor.answer(command, answers[command.execute]?.() ?? {});
     if (command.execute !== "migrate") return;
     fake.migration = "active";

@@ -306,7 +306,8 @@ export class SimulatedMigration implements AsyncDisposable {
     }
     assert.notEqual(world.source, "finish-migrate", story());
     const stopped = world.source === "postmigrate" && !world.sourceStandsAgain;
-    const released = world.source === "gone" && sourceStates.includes("released");
+    const released = world.source === "gone" && sourceStates.includes("released") &&
+      !sourceStates.includes("ranHere");
     if (sourceStates.includes("done")) {
       return assert.ok(taking || world.destinationRan, `done, and nobody took it${story()}`);
     }

@@ -32,8 +32,12 @@ export interface RecoverySide {
 
 /** The source's QEMU, as `recover` sees it. */
 export function sourceRecoveryVm({ world, sourceVm }: SimulatedMigration): RecoveryVm {
+  const ranBefore = world.sourceRanOn;
   return {
-    hasRun: false,
+    get hasRun() {
+      return world.sourceRanOn && !ranBefore;
+    },
+    onRun: null,
     status: async () => {
       await Promise.resolve();
       const runState = world.source;
@@ -61,6 +65,7 @@ export function destinationRecoveryVm({ world, destinationVm }: SimulatedMigrati
     get hasRun() {
       return world.destinationRan && !ranBefore;
     },
+    onRun: null,
     status: async () => {
       await Promise.resolve();
       const runState = world.destination;

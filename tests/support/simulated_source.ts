@@ -75,6 +75,7 @@ export class SimulatedSource implements SourceVm {
   readonly #random: Random;
   readonly #options: SimulatedSourceOptions;
   #resumed = false;
+  #released = false;
   #leavingIsNews = false;
   #stream: SimulatedStream | null = null;
   #quitting = false;
@@ -94,6 +95,10 @@ export class SimulatedSource implements SourceVm {
     });
     this.setup = this.#random.fill(new Uint8Array(options.setupBytes ?? 300));
     this.state = this.#random.fill(new Uint8Array(options.stateBytes ?? 700));
+  }
+
+  get hasRun(): boolean {
+    return this.#released && this.#world.sourceRanOn && !this.#resumed;
   }
 
   async start(settings: LiveSettings): Promise<PageSource> {
@@ -131,6 +136,7 @@ export class SimulatedSource implements SourceVm {
 
   async release(): Promise<"stopped" | "gone" | "resumed"> {
     this.#leavingIsNews = false;
+    this.#released = true;
     const stream = this.#stream!;
     // SHUT(0) reaches a QEMU that still waits for it; QEMU has read it a moment later.
     const waiting = this.#world.source === "finish-migrate" && !stream.closed;
@@ -193,6 +199,12 @@ export class SimulatedSource implements SourceVm {
     this.#world.note("the source's QEMU is killed");
     this.#stream?.fail();
     this.#end(this.#resumed ? { kind: "resumed", text: "it ran again" } : { kind: "gone" });
+  }
+
+  /** Somebody's `cont`. */
+  runByOthers(): void {
+    this.#world.sourceRuns("somebody's cont");
+    if (this.hasRun) this.onEnd?.({ kind: "resumed", text: "somebody else made the VM run" });
   }
 
   /** Somebody cancels its migration; QEMU is asked why it left before that is told, and may be killed meanwhile. */

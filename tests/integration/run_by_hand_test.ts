@@ -1,0 +1,99 @@
+/**
+ * Somebody uses QMP between RELEASE and RUNNING: runs the VM at the source while the wire is cut, or resets it at the
+ * destination.
+ */
+
+import assert from "node:assert/strict";
+import { Wire } from "../../scripts/faults/wire.ts";
+import { MigrationHosts } from "../support/migration_hosts.ts";
+import { until } from "../support/patience.ts";
+import { qemuTest } from "../support/qemu.ts";
+import { WatchedVm } from "../support/watched_vm.ts";
+
+/** Two QEMUs, the first of which runs a VM. */
+async function pairOf(hosts: MigrationHosts) {
+  const vm = { guest: { bootSector: await hosts.bootSector() }, memoryMiB: 32, name: "web" };
+  await using vms = new AsyncDisposableStack();
+  const source = vms.use(await WatchedVm.start(vm));
+  await source.moreBeats(3);
+  const destination = vms.use(await WatchedVm.start({ ...vm, incoming: "defer" }));
+  const kept = vms.move();
+  return { source, destination, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+}
+
+qemuTest(
+  "A VM that somebody runs at the source before RELEASE could arrive goes on there, and only there",
+  async () => {
+    await using hosts = await MigrationHosts.make();
+    await using pair = await pairOf(hosts);
+    const { source, destination } = pair;
+    const { agent: receive, port } = await hosts.receive(destination);
+    await using wire = new Wire(port);
+    const send = hosts.send(source, wire.port, { hold: ["released"], args: ["--max-stop", "60s"] });
+    assert.ok(await send.line("held", "released") !== null, "it was not held");
+    wire.down(3_000);
+    await send.go();
+    await source.qmp.execute("cont");
+    const id = hosts.lastId("source");
+    await until(
+      "the journal says so",
+      () => Promise.resolve(hosts.journal("source", id).includes("ranHere")),
+    );
+    const [sent, received] = await Promise.all([send.ended, receive.ended]);
+    assert.equal(sent.code, 1, sent.stderr);
+    assert.match(sent.stderr, /somebody has run it at the source/);
+    assert.equal(received.code, 1, received.stderr);
+    assert.equal(await source.status(), "running");
+    await source.moreBeats(2);
+    assert.equal(await destination.status(), "gone");
+    assert.equal(destination.hasRun, false);
+    assert.deepEqual(hosts.journal("source", id).slice(2), ["released", "ranHere", "aborted"]);
+  },
+);
+
+qemuTest("A paused VM that somebody resets at the destination stays at the source", async () => {
+  await using hosts = await MigrationHosts.make();
+  await using pair = await pairOf(hosts);
+  const { source, destination } = pair;
+  await source.qmp.execute("stop");
+  const { agent: receive, port } = await hosts.receive(destination);
+  const send = hosts.send(source, port, { hold: ["releasing"], args: ["--max-stop", "60s"] });
+  assert.ok(await send.line("held", "releasing") !== null, "it was not held");
+  // These guests are started with -no-reboot.
+  await destination.qmp.execute("set-action", { reboot: "reset" });
+  await destination.qmp.execute("system_reset");
+  await until("it is reset", async () => await destination.status() === "prelaunch");
+  await send.go();
+  const [sent, received] = await Promise.all([send.ended, receive.ended]);
+  assert.equal(sent.code, 1, sent.stderr);
+  assert.match(sent.stderr, /somebody has reset it/);
+  assert.equal(received.code, 1, received.stderr);
+  assert.equal(await source.status(), "postmigrate");
+  await source.qmp.execute("cont");
+  await source.moreBeats(2);
+});
+
+qemuTest(
+  "A paused VM that QEMU left in postmigrate is not said to have gone elsewhere",
+  async () => {
+    await using hosts = await MigrationHosts.make();
+    await using pair = await pairOf(hosts);
+    const { source, destination } = pair;
+    await source.qmp.execute("stop");
+    const { port } = await hosts.receive(destination);
+    const send = hosts.send(source, port, { hold: ["finishing"] });
+    assert.ok(await send.line("held", "finishing") !== null, "it was not held");
+    send.signal("SIGINT");
+    assert.equal((await send.ended).code, 1);
+    // Newer versions put it back to paused.
+    const left = await source.status();
+    const again = await hosts.send(source, 1, {}).ended;
+    assert.notEqual(again.code, 0);
+    if (left === "postmigrate") {
+      assert.match(
+        again.stderr,
+        /a migration that was not carried out\n.*`cont` here, then `stop`/,
+      );
+    } else assert.doesNotMatch(again.stderr, /postmigrate/);
+  },
+);
