@@ -11,22 +11,16 @@ import type { Heard } from "./destination_heard.ts";
 import type { DestinationJournal } from "./destination_journal.ts";
 import type { DestinationOptions } from "./destination_options.ts";
 import type { Place } from "./destination_place.ts";
+import { DestinationWatch } from "./destination_watch.ts";
 import { MigrationError } from "./errors.ts";
 import { abortMessage, messageOf } from "./failure.ts";
 import type { IncomingSide } from "./incoming_side.ts";
 import type { AbortMessage, FinishMessage, Message } from "./messages.ts";
-import type { StateBefore } from "./ports.ts";
 import type { MigrationResult } from "./result.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 
 /** Between two tries of `cont`, in milliseconds: an image lock goes when the source's process does. */
 const RETRY_MS = 200;
-
-/** Run states of a VM that was loaded and has not run. */
-const LOADED = { paused: 1, prelaunch: 1 };
-
-/** Run states in which QEMU holds nothing that was loaded. */
-const EMPTY = { inmigrate: 1, gone: 1 };
 
 /** What a takeover works with. */
 export interface TakeoverParts {
@@ -43,6 +37,7 @@ export class Takeover {
   readonly #heard: Heard;
   readonly #journal: DestinationJournal;
   readonly #incoming: IncomingSide;
+  readonly #watch: DestinationWatch;
   readonly #machine: StateMachine<DestinationState>;
   #lastState: DestinationState = "listening";
   #loadedOnce = false;
@@ -59,6 +54,7 @@ export class Takeover {
     this.#heard = parts.heard;
     this.#journal = parts.journal;
     this.#incoming = parts.incoming;
+    this.#watch = new DestinationWatch({ ...parts, vm: options.vm });
     this.#machine = new StateMachine<DestinationState>("listening", {
       transitions: destinationTransitions,
       entered: options.entered,
@@ -129,18 +125,13 @@ export class Takeover {
    * is ended; any other waits for the source's word.
    */
   async #notLoaded(error: unknown): Promise<void> {
-    const state = await this.#options.vm.status().catch(() => null);
-    if (!this.#heard.gone && !(state !== null && state in EMPTY)) await this.#refuse(error);
+    if (!await this.#watch.holdsNothing()) await this.#refuse(error);
     throw error;
   }
 
-  /**
-   * Somebody else runs it: whatever becomes of its QEMU, or of us, no older copy may be taken for the VM without
-   * somebody's word.
-   */
+  /** Somebody else runs it. */
   async vmRan(): Promise<void> {
-    if (!this.#journal.isOpen) return;
-    await this.#journal.appendRanEarly().catch((error) => this.#note(messageOf(error)));
+    await this.#watch.journalRan().catch((error) => this.#note(messageOf(error)));
   }
 
   /** Steps 4 and 5, after {@linkcode load}. @throws MigrationError when the VM does not run here */
@@ -189,7 +180,7 @@ export class Takeover {
     await this.#enter("refusing");
     this.#send(this.#refusal = abortMessage(error));
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
-    if (heard.gone && this.#options.vm.hasRun) throw await this.#gone(error);
+    if (heard.gone && this.#watch.ran) throw await this.#gone(error);
     if (heard.dismissed === null && !heard.gone) {
       await this.#keep();
       throw new MigrationError("unknownOutcome", `Cannot take the VM: ${messageOf(error)}`, {
@@ -206,7 +197,7 @@ export class Takeover {
   async #mustStay(): Promise<MigrationError | null> {
     const { dismissed, discarded } = this.#heard;
     const ranThere = !discarded && this.#place.bound!.admitted.offer.before === "running";
-    if (dismissed === null || ranThere || !this.#options.vm.hasRun) return null;
+    if (dismissed === null || ranThere || !this.#watch.ran) return null;
     await this.#keep();
     return new MigrationError("unknownOutcome", "Cannot discard the VM: it ran here", {
       cause: dismissed,
@@ -227,16 +218,15 @@ export class Takeover {
       let letGo = false;
       try {
         // RELEASE may have come meanwhile.
-        letGo = heard.dismissed !== null && await this.#neverRan() && heard.dismissed !== null;
+        letGo = heard.dismissed !== null && await this.#watch.neverRan() &&
+          heard.dismissed !== null;
         if (!letGo) {
           if (!this.#journal.taken) await this.#journal.append("taking");
           if (before === "running") {
-            // `cont` would boot it anew.
-            const state = await vm.status().catch(() => null);
-            if (state === "prelaunch") throw new Error("somebody has reset it");
+            await this.#watch.checkNotReset();
             return await vm.run();
           }
-          await this.#checkStands(before);
+          await this.#watch.checkStands(before);
           return clock.now();
         }
       } catch (error) {
@@ -260,35 +250,13 @@ export class Takeover {
     }
   }
 
-  /** A VM that is not to run has to be there as it was loaded, unless somebody ran it since. @throws Error when it is not, `vm.status`'s too */
-  async #checkStands(before: StateBefore): Promise<void> {
-    const { vm } = this.#options;
-    const state = await vm.status();
-    if (state === "gone") throw new Error("its process is gone");
-    // Of one that never started a reset changes nothing.
-    if (state === "prelaunch" && before !== "prelaunch") throw new Error("somebody has reset it");
-    if (!(state in LOADED) && !vm.hasRun) throw new Error(`it is in run state ${state}`);
-  }
-
-  /**
-   * A `cont` whose answer was lost may have worked, and the VM stopped by itself since (an error of its disk): a copy is
-   * let go only when it is seen never to have run. Of one that is gone, `run` knows.
-   */
-  async #neverRan(): Promise<boolean> {
-    const { vm } = this.#options;
-    if (!this.#journal.taken) return !vm.hasRun;
-    // Asked first: what QEMU said before its answer was heard by then.
-    const state = await vm.status();
-    return !this.#heard.gone && !vm.hasRun && state in LOADED;
-  }
-
   /**
    * Our QEMU is gone. One that was seen to run took memory with it that nobody else has: no copy may be taken for the
    * VM without somebody's word, and the journal must not say that it never ran. @returns the error to leave with
    */
   async #gone(cause?: unknown): Promise<MigrationError> {
     const text = "the destination's QEMU is gone";
-    if (!this.#options.vm.hasRun) {
+    if (!this.#watch.ran) {
       return new MigrationError("vm", `Cannot run the VM: ${text}`, { cause });
     }
     await this.vmRan();
@@ -301,9 +269,9 @@ export class Takeover {
 
   /** The copy stays: it may be the only one, and nobody here can know. */
   async #keep(): Promise<void> {
-    const { hasRun } = this.#options.vm;
-    if (hasRun) await this.vmRan();
-    this.#destinationState = hasRun ? "unknown" : "paused";
+    const { ran } = this.#watch;
+    if (ran) await this.vmRan();
+    this.#destinationState = ran ? "unknown" : "paused";
     await this.#enter("unknown");
   }
 
