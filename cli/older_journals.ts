@@ -45,10 +45,12 @@ export async function closeBeforeSend(
   const { before } = leaving;
   return await append(directory, leaving, {
     dryRun,
-    source: ({ last, id }) => {
+    source: ({ last, id, stood }) => {
       if (last === "done" || last === "ran") return null;
       // QEMU has left postmigrate for it at system_reset; `ran` would say that what it holds is the VM.
-      if (before === "prelaunch" && last in { releasing: 1, released: 1, ranHere: 1 }) {
+      // One that had never started may have gone back to it by itself.
+      const reset = { ...(stood === "prelaunch" ? {} : { releasing: 1 }), released: 1, ranHere: 1 };
+      if (before === "prelaunch" && last in reset) {
         throw refused("it was reset after a migration that is not settled had stopped it", id);
       }
       return "ran";
@@ -96,6 +98,8 @@ export async function closeBeforeReceive(directory: string, held: HeldVm): Promi
 interface End<State> {
   last: State;
   id: string;
+  /** How the VM stood before, as its first line says. */
+  stood: unknown;
 }
 
 /** The state to append behind the last one; null for none. */
@@ -115,9 +119,10 @@ async function append(directory: string, held: HeldVm, next: NextStates): Promis
     const last = journal.entries.at(-1)?.state;
     if (process === null && mayBeOurs(journal)) next.unknown(journal);
     if (process === null || last === undefined || !isSame(process, held.process)) continue;
+    const stood = journal.entries[0]!["before"];
     const state = side === "source"
-      ? next.source({ last: last as SourceJournalState, id })
-      : next.destination({ last: last as DestinationJournalState, id });
+      ? next.source({ last: last as SourceJournalState, id, stood })
+      : next.destination({ last: last as DestinationJournalState, id, stood });
     if (state === null) continue;
     ids.push(id);
     if (next.dryRun) continue;

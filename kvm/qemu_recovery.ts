@@ -83,9 +83,8 @@ export class QemuRecovery implements AsyncDisposable {
   /** How it stands now. @throws {QmpError} when it is there and does not answer */
   async status(): Promise<RecoveryStatus> {
     const vm = this.#vm;
-    if (vm === null || isGone(this.#process)) {
-      return { runState: "gone", migration: null, counters: null };
-    }
+    if (vm === null) return { runState: "gone", migration: null, counters: null };
+    // Gone is one of which all was read: what it said last may have been RESUME.
     const look = await vm.until((seen) => seen ?? (vm.hasGone ? "gone" : null), {
       timeoutMs: ACT_TIMEOUT_MS,
     });

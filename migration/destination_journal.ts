@@ -73,7 +73,11 @@ export class DestinationJournal {
 
   /** Adds a line. @throws MigrationError `journal` when it is not on disk: then the step it guards is not taken */
   async append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
-    await this.#turns.run(() => this.#append(state));
+    await this.#turns.run(async () => {
+      // `ranEarly` may have come first, and says more.
+      if (state === "loaded" && this.#state !== "open") return;
+      await this.#append(state);
+    });
   }
 
   /**

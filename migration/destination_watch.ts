@@ -13,6 +13,9 @@ import type { DestinationVm, StateBefore } from "./ports.ts";
 /** Run states of a VM that was loaded and has not run. */
 const LOADED = { paused: 1, prelaunch: 1 };
 
+/** Run states of a VM that was run here, and moved on by another migration. */
+const LEFT = { postmigrate: 1, "finish-migrate": 1 };
+
 /** Run states in which QEMU holds nothing that was loaded. */
 const EMPTY = { inmigrate: 1, gone: 1 };
 
@@ -47,22 +50,28 @@ export class DestinationWatch {
     return this.#heard.gone || (state !== null && state in EMPTY);
   }
 
-  /** Right before `cont`, which would boot a VM anew that was reset. @throws Error when it was */
-  async checkNotReset(): Promise<void> {
+  /**
+   * Right before `cont`, which would boot a VM anew that was reset, and run one again that was moved on. @returns whether
+   * it was moved on @throws Error when it was reset
+   */
+  async hasLeft(): Promise<boolean> {
     const state = await this.#vm.status().catch(() => null);
     if (state === "prelaunch") throw new Error("somebody has reset it");
+    return state !== null && state in LEFT;
   }
 
   /**
-   * A VM that is not to run has to be there as it was loaded, unless somebody ran it since. @throws Error when it is not;
-   * what `status` throws
+   * A VM that is not to run has to be there as it was loaded, unless somebody ran it since. @returns whether it was moved
+   * on @throws Error when it is not; what `status` throws
    */
-  async checkStands(before: StateBefore): Promise<void> {
+  async stoodAndLeft(before: StateBefore): Promise<boolean> {
     const state = await this.#vm.status();
+    if (state in LEFT) return true;
     if (state === "gone") throw new Error("its process is gone");
     // Of one that never started a reset changes nothing.
     if (state === "prelaunch" && before !== "prelaunch") throw new Error("somebody has reset it");
     if (!(state in LOADED) && !this.ran) throw new Error(`it is in run state ${state}`);
+    return false;
   }
 
   /**

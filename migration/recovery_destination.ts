@@ -13,7 +13,12 @@ import type { DestinationJournalState, StateBefore } from "./ports.ts";
 import { RecoveryLog } from "./recovery_log.ts";
 import { Meeting } from "./recovery_meeting.ts";
 import type { RecoveryOptions } from "./recovery_options.ts";
-import { type DestinationStanding, destinationStanding, type VmStatus } from "./recovery_rules.ts";
+import {
+  type DestinationStanding,
+  destinationStanding,
+  saysWentOn,
+  type VmStatus,
+} from "./recovery_rules.ts";
 import { destinationWords, unlessGone } from "./recovery_words.ts";
 
 /** How long QEMU may take to load what it got, in milliseconds. */
@@ -72,9 +77,9 @@ export class DestinationRecovery implements Disposable {
     }
     const discarded = this.log.last === "discarded";
     await this.#catchUp(standing);
-    const met = await this.#meeting.meet() !== null;
+    const source = await this.#meeting.meet();
     if (declareDead) this.#meeting.checkDead();
-    if (met) return await this.#obey();
+    if (source !== null) return await this.#obey(source);
     if (declareDead) return await this.#takeOver(standing);
     if (standing === "running") {
       const left = runState === "running" ? "is here" : "came here, and may have gone on since";
@@ -86,14 +91,14 @@ export class DestinationRecovery implements Disposable {
       return this.log.note(`so: the VM is at the source, or wherever that one went${end}`);
     }
     // It was released to this side, and only this side's word could have taken that back.
-    if (standing === "taking") return await this.#run();
+    if (standing === "taking" && !this.log.sourceWentOn) return await this.#run();
     // Not since `loaded`: the source may have gone on while this side was loading.
     const oath = `has not run since it stopped for this migration, after ${entries[0]!.time}`;
     throw new MigrationError(
       "unknownOutcome",
       "Cannot settle this from here: the source does not answer",
       {
-        hint: standing === "loaded"
+        hint: standing === "loaded" || standing === "taking"
           ? `run \`recover\` there as well. If its QEMU is dead for good *and the VM ${oath}*: once more here with --declare-dead source; if only the first is sure: QMP \`quit\` here`
           : "run `recover` there as well",
       },
@@ -121,7 +126,7 @@ export class DestinationRecovery implements Disposable {
 
   /** What the journal missed when its agent died. */
   async #catchUp(standing: DestinationStanding): Promise<void> {
-    if (standing === "loaded" && this.log.last === "open") await this.log.append("loaded");
+    if (standing === "loaded") await this.log.appendBehind(["open"], "loaded");
     if (standing === "running") await this.#appendSeen();
     if (
       standing === "neverRan" && this.log.last !== "discarded" &&
@@ -132,7 +137,12 @@ export class DestinationRecovery implements Disposable {
   }
 
   /** Does what the source says, and nothing else. */
-  async #obey(): Promise<void> {
+  async #obey(source: VmStatus & { journal: string }): Promise<void> {
+    // Alone it would run what is older by now.
+    const warned = this.log.sourceWentOn || !saysWentOn(source);
+    if (!warned && await this.#standing() === "taking") {
+      await this.log.append("taking", { sourceWentOn: true });
+    }
     let failure: RunFailure | null = null;
     for (let next; (next = await this.#meeting.next()) !== null;) {
       // Waiting for the source may have taken an hour.
@@ -164,6 +174,10 @@ export class DestinationRecovery implements Disposable {
           } else if (failure === null ? now === "taking" : !failure.neverRan) {
             const text = "the VM may have run here, and stands now: see why, and `cont` it";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
+          } else if (failure === null && now === "loaded" && this.#mayBeNewest(source)) {
+            const text =
+              "somebody ran the VM here, and it may be newer than the source's: QMP `quit` here if it is to go";
+            this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else {
             failure = null;
             await this.#discard();
@@ -182,6 +196,13 @@ export class DestinationRecovery implements Disposable {
       }
     }
     await this.#checkSettled(failure, "the source went away before it decided");
+  }
+
+  /** Whether somebody ran the copy before it was released, and the source's VM did not run since, as far as that says. */
+  #mayBeNewest({ runState }: VmStatus): boolean {
+    const { vm, entries } = this.#options;
+    const ran = vm.hasRun || this.log.last === "ranEarly";
+    return ran && (entries[0]!["before"] !== "running" || runState === "postmigrate");
   }
 
   /** It was released, and runs. */

@@ -14,14 +14,14 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
   readonly notes: string[] = [];
   readonly #options: RecoveryOptions;
   readonly #states: State[];
-  #stopped: boolean;
+  readonly #entries: Record<string, unknown>[];
   readonly #turns = new Turns();
 
   /** Begins with what the journal holds. */
   constructor(options: RecoveryOptions) {
     this.#options = options;
     this.#states = options.entries.map(({ state }) => state as State);
-    this.#stopped = options.entries.at(-1)!["stopped"] !== undefined;
+    this.#entries = [...options.entries];
   }
 
   /** In the order in which they were written; at least `open`. */
@@ -36,7 +36,12 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
 
   /** Whether the last line says that the VM stands, and why, though it should go on (`stopped`). */
   get stopped(): boolean {
-    return this.#stopped;
+    return this.#entries.at(-1)!["stopped"] !== undefined;
+  }
+
+  /** Whether a line says that the source was met, and that its VM went on there (`sourceWentOn`). */
+  get sourceWentOn(): boolean {
+    return this.#entries.some((entry) => entry["sourceWentOn"] === true);
   }
 
   /** Tells whoever runs it. */
@@ -66,6 +71,6 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     const { journal, clock } = this.#options;
     await journal.append({ ...facts, state, time: clock.date().toISOString(), by: "recover" });
     this.#states.push(state);
-    this.#stopped = facts["stopped"] !== undefined;
+    this.#entries.push(facts);
   }
 }

@@ -79,7 +79,8 @@ export function sourceStanding(
 
 /** Whether it was this migration that QEMU completed last. */
 function isOurs(counters: MigrationCounters, record: SourceRecord): boolean {
-  return !record.states.includes("ran") && record.counters !== null &&
+  return !record.states.includes("ran") && !ranHereSince(record.states) &&
+    record.counters !== null &&
     counters.dirtySyncCount === record.counters.dirtySyncCount &&
     counters.normal === record.counters.normal &&
     counters.duplicate === record.counters.duplicate;
@@ -113,6 +114,15 @@ function hasLeft({ runState, migration }: VmStatus): boolean {
 
 const UNREACHABLE_RELEASED =
   "read its journal first (`recover --listen` there); if its host is fenced *and the VM never ran there*: `recover --declare-dead destination` here";
+
+/** Whether the source's STATUS says that its VM went on there, or stands there as before. */
+export function saysWentOn(
+  { journal, runState, migration }: VmStatus & { journal: string },
+): boolean {
+  if (journal in { aborted: 1, ran: 1, ranHere: 1 }) return true;
+  if (runState === "postmigrate") return migration === "failed" || migration === "cancelled";
+  return !(runState in { gone: 1, "finish-migrate": 1, prelaunch: 1 });
+}
 
 /** What the source's side is to do. */
 export type Verdict =
@@ -179,6 +189,11 @@ export function verdict(
 function wentOn(states: readonly SourceJournalState[]): boolean {
   const back = states.findLastIndex((state) => state in { aborted: 1, ran: 1, ranHere: 1 });
   return back > states.lastIndexOf("released");
+}
+
+/** Whether somebody ran it at the source since it was released: what is in postmigrate since went on from here. */
+export function ranHereSince(states: readonly SourceJournalState[]): boolean {
+  return states.lastIndexOf("ranHere") > states.lastIndexOf("released");
 }
 
 /** Whether it was released, and no line since says that the copy is gone: it may run over there, too. */

@@ -21,6 +21,7 @@ import {
   type DestinationStanding,
   destinationStanding,
   mayRunThere,
+  ranHereSince,
   type SourceRecord,
   type SourceStanding,
   sourceStanding,
@@ -108,8 +109,11 @@ export class SourceRecovery implements Disposable {
         await this.#appendAborted();
         return this.log.note("the destination holds nothing of the VM");
       case "release": {
+        // What is heard now may be newer than what was seen.
+        await this.#checkNotRun();
         // Before every RELEASE, also the second: a crash in between must find it.
         await this.log.append("released");
+        await this.#checkNotRun();
         const answer = await this.#meeting.ask(
           { type: "RELEASE" },
           ["RUNNING", "DISCARDED", "ABORT"],
@@ -216,12 +220,29 @@ export class SourceRecovery implements Disposable {
     if (standing === "here" || standing === "reset") {
       throw conflict("it runs at the destination, and the source's QEMU holds it");
     }
-    if (!this.log.states.includes("done")) await this.log.append("done");
-    if (standing === "postmigrate") {
+    if (!this.log.states.includes("done")) {
+      if (ranHereSince(this.#record().states)) {
+        throw conflict("it runs at the destination, and somebody has run it at the source");
+      }
+      await this.log.append("done");
+    }
+    if (standing === "postmigrate" && !this.#options.vm.hasRun) {
       await this.#options.vm.quit();
       this.sourceState = "quit";
     }
     this.log.note("the VM is at the destination");
+  }
+
+  /** Nobody is released what somebody runs here, or has. @throws {MigrationError} `unknownOutcome` */
+  async #checkNotRun(): Promise<void> {
+    const standing = await this.#standing();
+    if (!this.#options.vm.hasRun && (standing === "postmigrate" || standing === "gone")) return;
+    await this.#vmRan();
+    throw new MigrationError(
+      "unknownOutcome",
+      "Cannot release the VM: somebody has run it at the source meanwhile",
+      { hint: "run `recover` again" },
+    );
   }
 
   /** Unless the journal says it, or more, already. */

@@ -96,7 +96,7 @@ export class SourceSwitchover implements Disposable {
 
   /** Somebody else runs the VM here. */
   async vmRan(): Promise<void> {
-    await this.#journal.appendRanHere();
+    await this.#watch.look();
     this.#waiter.wake();
   }
 
@@ -207,6 +207,12 @@ export class SourceSwitchover implements Disposable {
         }`,
       );
       const standing = await this.#watch.look();
+      // Whoever waits for a QEMU that does not answer can be told to stop waiting.
+      const ended = this.#dialogue.lost ?? this.#givenUp;
+      if (standing === "silent" && ended !== null) {
+        await this.#steps.enter("unknown");
+        throw unknownOutcome(ended);
+      }
       if (standing === "ranAndGone") throw await this.#ranAndGone();
       if (standing === "reset") throw await this.#wasReset();
       // One that somebody runs here must not run there as well: RELEASE is not said again.
@@ -235,9 +241,8 @@ export class SourceSwitchover implements Disposable {
   /** The VM runs over there, and must not run here as well. @throws MigrationError `unknownOutcome` when it may */
   async #checkStands(): Promise<void> {
     if (this.#whereabouts.gone && !this.#watch.ran) return;
-    const standing = await this.#watch.look();
-    if (standing === "reset") throw await this.#wasReset();
-    if (standing !== "ran" && standing !== "ranAndGone") return;
+    if (await this.#watch.look() === "reset") throw await this.#wasReset();
+    if (!this.#watch.ran) return;
     this.#whereabouts.source = "unknown";
     await this.#steps.enter("unknown");
     throw new MigrationError(
@@ -254,6 +259,12 @@ export class SourceSwitchover implements Disposable {
     await this.#steps.enter("done");
     await this.#journal.append({ state: "done" }).catch((error) => doubts.push(messageOf(error)));
     this.#dialogue.done();
+    if (this.#watch.ran) {
+      doubts.push(
+        "Somebody has run the VM at the source, too: stop both VMs, and end the older one",
+      );
+      return;
+    }
     if (keepSource || this.#whereabouts.gone) return;
     this.#qemuSeconds = vm.cpuSeconds();
     try {
@@ -309,7 +320,7 @@ export class SourceSwitchover implements Disposable {
 
   /** Its memory is gone, and nobody knows whether it ran before that. @returns the error to leave with */
   async #wasReset(): Promise<MigrationError> {
-    this.#whereabouts.source = "prelaunch";
+    if (!this.#whereabouts.gone) this.#whereabouts.source = "prelaunch";
     await this.#steps.enter("unknown");
     return unknownOutcome(new Error("the VM at the source was reset after it had stopped"));
   }
@@ -329,29 +340,29 @@ export class SourceSwitchover implements Disposable {
     const { vm } = this.#options;
     this.#whereabouts.destination = "discarded";
     await this.#steps.enter("returning");
+    const standing = await this.#watch.look();
+    if (standing === "reset") throw await this.#wasReset();
     if (this.#whereabouts.gone) {
       this.#whereabouts.source = "gone";
       await this.#steps.enter("failed");
       throw unknownOutcome(why);
     }
-    const state = await vm.status().catch(() => null);
-    if (state === "prelaunch") throw await this.#wasReset();
-    if (state !== null && !(state in { postmigrate: 1, gone: 1 })) {
-      // Somebody was quicker: it stands as they want it.
-      this.#whereabouts.source = state === "running" ? "running" : "paused";
-    } else if (vm.before === "running") {
-      try {
-        await vm.resume();
-      } catch (cause) {
-        await this.#steps.enter("unknown");
-        throw new MigrationError(
-          "unknownOutcome",
-          `Cannot run the VM at the source again: ${messageOf(cause)}`,
-          { cause },
-        );
+    // One that somebody ran stands as they want it, or where they have moved it to: `cont` would run it twice then.
+    if (!this.#watch.ran) {
+      if (vm.before === "running") {
+        try {
+          await vm.resume();
+        } catch (cause) {
+          await this.#steps.enter("unknown");
+          throw new MigrationError(
+            "unknownOutcome",
+            `Cannot run the VM at the source again: ${messageOf(cause)}`,
+            { cause },
+          );
+        }
       }
-      this.#whereabouts.source = "running";
-    } else this.#whereabouts.source = "postmigrate";
+      this.#whereabouts.source = vm.before === "running" ? "running" : "postmigrate";
+    }
     await this.#journal.appendAborted();
     await this.#steps.enter("aborted");
     throw why;

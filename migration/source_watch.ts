@@ -7,6 +7,7 @@
  */
 
 import type { SourceVm } from "./ports.ts";
+import type { MigrationResult } from "./result.ts";
 import type { SourceJournal } from "./source_journal.ts";
 import type { Whereabouts } from "./whereabouts.ts";
 
@@ -16,7 +17,7 @@ export type StandsNow =
   | "still"
   /** Its process is gone, and it did not run before that. */
   | "gone"
-  /** Somebody has run it. */
+  /** Somebody has run it, and may have moved it on since. */
   | "ran"
   /** Likewise, and its process is gone: nobody has what it came to. */
   | "ranAndGone"
@@ -51,25 +52,39 @@ export class SourceWatch {
     return this.#reset;
   }
 
-  /** Looks once. That it ran is journalled before this returns. */
+  /** Looks once. That it ran is journalled before this returns, and before QEMU is asked where that was heard. */
   async look(): Promise<StandsNow> {
+    if (this.ran) await this.#journal.appendRanHere();
     const state = await this.#vm.status().catch(() => null);
-    if (state === "gone") this.#whereabouts.seenGone();
     if (state === "prelaunch") this.#reset = true;
     const still = state === null ||
       state in { gone: 1, prelaunch: 1, postmigrate: 1, "finish-migrate": 1 };
     if (!still) this.#ran = true;
-    if (this.ran) await this.#journal.appendRanHere();
-    switch (state) {
-      case null:
-      case "finish-migrate":
-        return "silent";
-      case "prelaunch":
-        return "reset";
-      case "gone":
-        return this.#ran ? "ranAndGone" : "gone";
-      default:
-        return this.#ran ? "ran" : "still";
+    if (this.ran) {
+      await this.#journal.appendRanHere();
+      this.#whereabouts.source = sourceStateOf(state);
     }
+    if (state === "gone") this.#whereabouts.seenGone();
+    if (this.#reset) return "reset";
+    if (state === null) return "silent";
+    if (state === "gone") return this.#ran ? "ranAndGone" : "gone";
+    if (this.#ran) return "ran";
+    return state === "finish-migrate" ? "silent" : "still";
+  }
+}
+
+/** Of a VM that ran: where it is is where QEMU holds it, or where that was moved on to. */
+function sourceStateOf(state: string | null): MigrationResult["sourceState"] {
+  switch (state) {
+    case null:
+    case "finish-migrate":
+      return "unknown";
+    case "running":
+    case "prelaunch":
+    case "postmigrate":
+    case "gone":
+      return state;
+    default:
+      return "paused";
   }
 }

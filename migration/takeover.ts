@@ -125,7 +125,7 @@ export class Takeover {
    * is ended; any other waits for the source's word.
    */
   async #notLoaded(error: unknown): Promise<void> {
-    if (!await this.#watch.holdsNothing()) await this.#refuse(error);
+    if (this.#watch.ran || !await this.#watch.holdsNothing()) await this.#refuse(error);
     throw error;
   }
 
@@ -141,7 +141,8 @@ export class Takeover {
     await heard.waiter.until(() =>
       heard.released || heard.dismissed || heard.gone || heard.lost || heard.stopAsked
     );
-    if (heard.dismissed !== null) throw await this.#mustStay() ?? heard.dismissed;
+    const { dismissed } = heard;
+    if (dismissed !== null) throw await this.#mustStay() ?? dismissed;
     if (heard.gone) {
       const error = await this.#gone();
       if (this.state === "unknown") throw error;
@@ -178,6 +179,7 @@ export class Takeover {
   async #refuse(error: unknown): Promise<never> {
     const heard = this.#heard;
     await this.#enter("refusing");
+    if (heard.gone && this.#watch.ran) throw await this.#gone(error);
     this.#send(this.#refusal = abortMessage(error));
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
     if (heard.gone && this.#watch.ran) throw await this.#gone(error);
@@ -216,18 +218,16 @@ export class Takeover {
     let failure: unknown = null;
     for (;;) {
       let letGo = false;
+      let left = false;
       try {
         // RELEASE may have come meanwhile.
         letGo = heard.dismissed !== null && await this.#watch.neverRan() &&
           heard.dismissed !== null;
         if (!letGo) {
           if (!this.#journal.taken) await this.#journal.append("taking");
-          if (before === "running") {
-            await this.#watch.checkNotReset();
-            return await vm.run();
-          }
-          await this.#watch.checkStands(before);
-          return clock.now();
+          const runs = before === "running";
+          left = runs ? await this.#watch.hasLeft() : await this.#watch.stoodAndLeft(before);
+          if (!left) return runs ? await vm.run() : clock.now();
         }
       } catch (error) {
         if (heard.gone) throw await this.#gone(error);
@@ -247,6 +247,13 @@ export class Takeover {
         await pause.promise;
       }
       if (letGo) throw failure ?? heard.dismissed;
+      if (left) {
+        await this.#keep();
+        throw new MigrationError(
+          "unknownOutcome",
+          "Cannot run the VM: somebody ran it here, and it was moved on by another migration",
+        );
+      }
     }
   }
 

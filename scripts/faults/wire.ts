@@ -57,9 +57,12 @@ export class Wire implements AsyncDisposable {
     this.#isDown = true;
     this.cut();
     if (ms === Infinity) return;
-    this.#after(ms, () => {
-      this.#isDown = false;
-    });
+    this.#after(ms, () => this.up());
+  }
+
+  /** Lets the next connection through. */
+  up(): void {
+    this.#isDown = false;
   }
 
   /** Nothing passes for `ms`, and nothing is closed. */

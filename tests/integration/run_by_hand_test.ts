@@ -1,6 +1,5 @@
 /**
- * Somebody uses QMP between RELEASE and RUNNING: runs the VM at the source while the wire is cut, or resets it at the
- * destination.
+ * Somebody uses QMP between LOADED and RUNNING: runs one of the two copies, moves it on, or resets it.
  */
 
 import assert from "node:assert/strict";
@@ -10,15 +9,16 @@ import { until } from "../support/patience.ts";
 import { qemuTest } from "../support/qemu.ts";
 import { WatchedVm } from "../support/watched_vm.ts";
 
-/** Two QEMUs, the first of which runs a VM. */
+/** Three QEMUs, the first of which runs a VM. */
 async function pairOf(hosts: MigrationHosts) {
   const vm = { guest: { bootSector: await hosts.bootSector() }, memoryMiB: 32, name: "web" };
   await using vms = new AsyncDisposableStack();
   const source = vms.use(await WatchedVm.start(vm));
   await source.moreBeats(3);
   const destination = vms.use(await WatchedVm.start({ ...vm, incoming: "defer" }));
+  const third = vms.use(await WatchedVm.start({ ...vm, incoming: "defer" }));
   const kept = vms.move();
-  return { source, destination, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return { source, destination, third, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 qemuTest(
@@ -97,3 +97,47 @@ qemuTest(
     } else assert.doesNotMatch(again.stderr, /postmigrate/);
   },
 );
+
+/** A plain migration by QMP, as its operator may do at any time. */
+async function moveByHand(from: WatchedVm, to: WatchedVm): Promise<void> {
+  const uri = `unix:${to.process.directory}/moved.sock`;
+  await to.qmp.execute("migrate-incoming", { uri });
+  await from.qmp.execute("migrate", { uri });
+  await until("it was moved on", async () => await from.status() === "postmigrate");
+  await until("it runs there", async () => await to.status() === "running");
+}
+
+for (const side of ["source", "destination"] as const) {
+  qemuTest(
+    `A VM that somebody runs at the ${side}, and moves on from there, runs nowhere else`,
+    async () => {
+      await using hosts = await MigrationHosts.make();
+      await using pair = await pairOf(hosts);
+      const { source, destination, third } = pair;
+      const { agent: receive, port } = await hosts.receive(destination);
+      await using wire = new Wire(port);
+      const args = ["--max-stop", "60s", "--reconnect", side === "source" ? "60s" : "3s"];
+      const send = hosts.send(source, wire.port, { hold: ["released"], args });
+      assert.ok(await send.line("held", "released") !== null, "it was not held");
+      const at = pair[side];
+      if (side === "source") {
+        wire.down();
+        await send.go();
+      }
+      await at.qmp.execute("cont");
+      await moveByHand(at, third);
+      if (side === "source") wire.up();
+      else await send.go();
+      const [sent, received] = await Promise.all([send.ended, receive.ended]);
+      assert.deepEqual(
+        [sent.code, received.code],
+        side === "source" ? [1, 1] : [5, 5],
+        sent.stderr,
+      );
+      assert.equal(await at.status(), "postmigrate");
+      await third.moreBeats(2);
+      assert.notEqual(await source.status(), "running");
+      assert.notEqual(await destination.status(), "running");
+    },
+  );
+}

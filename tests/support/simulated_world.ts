@@ -120,7 +120,8 @@ export class SimulatedWorld {
     if (state === "ranEarly" && !this.destinationRan) {
       this.violate("journal ranEarly, and it never ran");
     }
-    if (state === "taking") {
+    // The second one takes nothing: it says what the source said.
+    if (state === "taking" && rest["sourceWentOn"] !== true) {
       this.#taken = true;
       if (!this.#released && rest["declaredDead"] === undefined) {
         this.violate("journal taking, and the source's does not say released");
