@@ -84,7 +84,7 @@ function settleHint(result: MigrationResult): string | null {
   const recover = `sealift recover --id ${id}`;
   if (side === "source") {
     // Later the destination may hold all of it.
-    const early = { starting: 1, setup: 1, copying: 1, stopping: 1, returning: 1 };
+    const early = { starting: 1, setup: 1, copying: 1, stopping: 1 };
     if (result.sourceState === "gone" && lastState in early) {
       return "start the VM again here; the destination discards what it got";
     }

@@ -81,7 +81,10 @@ export class QemuSink implements Disposable {
    * @throws {KvmError} `failed` with QEMU's words, as far as it has any; `state` when it runs after all
    */
   async load(state: Uint8Array): Promise<void> {
-    await this.#write(this.#encoder().end());
+    const encoder = this.#encoder();
+    // A `cont` of somebody else has armed its autostart again since `open`, and nobody heard of it.
+    await this.#vm.qmp.execute("stop");
+    await this.#write(encoder.end());
     await this.#write(state);
     const seen = await this.#vm.until((look) => {
       if (this.#vm.hasGone) return "gone";

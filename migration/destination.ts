@@ -28,6 +28,7 @@ import { quiet } from "./observers.ts";
 import type { Profile } from "./profile.ts";
 import { profiles } from "./profiles.ts";
 import type { RecordContent } from "./record_content.ts";
+import { saysWentOn } from "./recovery_rules.ts";
 import type { MigrationResult } from "./result.ts";
 import { SpacedNotes } from "./spaced_notes.ts";
 import type { DestinationState } from "./states.ts";
@@ -193,6 +194,12 @@ export class Destination {
     const candidate = this.#place.bound!;
     const { link } = candidate;
     candidate.recover();
+    if (saysWentOn(status) && this.#journal.taken && this.state !== "running") {
+      this.#heard.wentOnAtSource();
+      await this.#journal.appendSourceWentOn().catch((error) =>
+        this.#note(messageOf(error), migrationId)
+      );
+    }
     if (!await link.replace(connection)) return;
     // What is being loaded will be loaded, or fail: only then is there something to report.
     let runState: string;

@@ -23,6 +23,7 @@ export class Heard {
   #lost: MigrationError | null = null;
   #gone = false;
   #stopAsked = false;
+  #sourceWentOn = false;
 
   /** The last FINISH. */
   get finish(): FinishMessage | null {
@@ -62,6 +63,17 @@ export class Heard {
   /** Our QEMU is gone. */
   get gone(): boolean {
     return this.#gone;
+  }
+
+  /** The source's `recover` has said that its VM went on there. */
+  get sourceWentOn(): boolean {
+    return this.#sourceWentOn;
+  }
+
+  /** See {@linkcode sourceWentOn}. */
+  wentOnAtSource(): void {
+    this.#sourceWentOn = true;
+    this.waiter.wake();
   }
 
   /** The operator wishes to end it. */

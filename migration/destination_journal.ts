@@ -90,15 +90,25 @@ export class DestinationJournal {
     });
   }
 
+  /** The source's side has said that its VM went on there: alone nobody may run this one. @throws MigrationError `journal` */
+  async appendSourceWentOn(): Promise<void> {
+    await this.#turns.run(async () => {
+      if (this.#state === "taking") await this.#append("taking", { sourceWentOn: true });
+    });
+  }
+
   /** Takes no more lines. */
   close(): void {
     this.#journal?.close();
   }
 
-  async #append(state: Exclude<DestinationJournalState, "open">): Promise<void> {
+  async #append(
+    state: Exclude<DestinationJournalState, "open">,
+    facts: Record<string, unknown> = {},
+  ): Promise<void> {
     try {
       const time = this.#options.clock.date().toISOString();
-      await this.#journal?.append({ time, ...this.#audit(state), state });
+      await this.#journal?.append({ time, ...this.#audit(state), ...facts, state });
       this.#state = state;
       if (state === "taking") this.#taken = true;
     } catch (cause) {

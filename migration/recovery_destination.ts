@@ -70,7 +70,9 @@ export class DestinationRecovery implements Disposable {
       }${unlessGone(runState)}; its journal says ${this.log.last}`,
     );
     if (dryRun) {
-      const alone = standing === "taking" ? ", and runs the VM if nobody answers" : "";
+      const alone = standing === "taking" && !this.log.sourceWentOn
+        ? ", and runs the VM if nobody answers"
+        : "";
       return this.log.note(
         `so: it does what \`recover\` at the source says${alone}; dry run: nothing was changed`,
       );
@@ -83,7 +85,13 @@ export class DestinationRecovery implements Disposable {
     if (declareDead) return await this.#takeOver(standing);
     if (standing === "running") {
       const left = runState === "running" ? "is here" : "came here, and may have gone on since";
-      return this.log.note(`so: the VM ${left}`);
+      this.log.note(`so: the VM ${left}`);
+      if (this.log.last === "taking" || this.log.last === "running") return;
+      throw new MigrationError(
+        "unknownOutcome",
+        "Cannot settle this from here: the copy runs, or ran, and was not released as far as this side knows",
+        { hint: "run `recover` at the source; if the VM runs there as well: QMP `stop` to both" },
+      );
     }
     if (standing === "neverRan") {
       // What a QEMU holds whose copy was discarded came later.

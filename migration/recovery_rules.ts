@@ -167,11 +167,27 @@ export function verdict(
     case "here":
       return atSource(destination, { where: "the VM is at the source", ...options });
     case "elsewhere":
+      if (isUnclear(options.record)) {
+        return {
+          act: "unknown",
+          text:
+            "the journal's line `releasing` is missing or damaged: nobody knows which migration stopped this QEMU",
+          hint:
+            "look at both VMs: QMP `quit` to the copy that must not run, only then `cont` to the other",
+        };
+      }
       return atSource(destination, {
         where: "the VM went on from the source in another migration",
         ...options,
       });
     case "gone":
+      // Somebody ran it here, and it ended; what runs over there is all that there is.
+      if (destination === "running" && ranHereSince(states)) {
+        return {
+          act: "done",
+          text: `the VM is at the destination; ${RAN_AND_LOST}`,
+        };
+      }
       return wentOn(states)
         ? atSource(destination, {
           where: "the VM was at the source, whose QEMU has ended since",
@@ -194,6 +210,21 @@ function wentOn(states: readonly SourceJournalState[]): boolean {
 /** Whether somebody ran it at the source since it was released: what is in postmigrate since went on from here. */
 export function ranHereSince(states: readonly SourceJournalState[]): boolean {
   return states.lastIndexOf("ranHere") > states.lastIndexOf("released");
+}
+
+/** What is lost where somebody ran it at the source, and the destination has it now. */
+export const RAN_AND_LOST =
+  "what it did at the source, where somebody ran it after it was released, is lost with its QEMU: if both ran at once, check its disks";
+
+/** Whether QEMU shows that the VM went on from here after this migration had stopped it, or may have. */
+export function wentOnFrom(standing: SourceStanding, record: SourceRecord): boolean {
+  return standing === "here" || (standing === "elsewhere" && !isUnclear(record));
+}
+
+/** Whether the journal lacks what tells this migration from others: a line of it is damaged. */
+function isUnclear({ states, counters }: SourceRecord): boolean {
+  return counters === null && states.includes("released") &&
+    !states.some((state) => state in { ran: 1, ranHere: 1 });
 }
 
 /** Whether it was released, and no line since says that the copy is gone: it may run over there, too. */
@@ -240,7 +271,7 @@ function atSource(
       };
     case "taking":
     case "running":
-      return taken(where);
+      return taken(where, destination);
   }
 }
 
@@ -260,11 +291,11 @@ function wasReset(destination: DestinationStanding): Verdict {
   };
 }
 
-function taken(where: string): Verdict {
-  return {
-    act: "conflict",
-    text: `${where}, and the destination's journal says that it took it`,
-  };
+function taken(where: string, destination: "taking" | "running"): Verdict {
+  const there = destination === "running"
+    ? "the destination has it, or had it"
+    : "the destination's journal says that it took it";
+  return { act: "conflict", text: `${where}, and ${there}` };
 }
 
 function sourceGone(destination: DestinationStanding, released: boolean): Verdict {
@@ -303,7 +334,7 @@ function comingBack(destination: DestinationStanding): Verdict {
       return { act: "resume" };
     case "taking":
     case "running":
-      return taken("the VM is about to go on at the source");
+      return taken("the VM is about to go on at the source", destination);
   }
 }
 

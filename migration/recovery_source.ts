@@ -21,12 +21,14 @@ import {
   type DestinationStanding,
   destinationStanding,
   mayRunThere,
+  RAN_AND_LOST,
   ranHereSince,
   type SourceRecord,
   type SourceStanding,
   sourceStanding,
   type Verdict,
   verdict,
+  wentOnFrom,
 } from "./recovery_rules.ts";
 import { destinationWords, sourceWords, unlessGone, verdictWords } from "./recovery_words.ts";
 
@@ -62,7 +64,7 @@ export class SourceRecovery implements Disposable {
   async settle(): Promise<void> {
     const { vm, dryRun, declareDead = false } = this.#options;
     const before = await this.#standing();
-    if (before === "here" || before === "elsewhere") await this.#vmRan();
+    if (wentOnFrom(before, this.#record())) await this.#vmRan();
     const { runState } = await vm.status();
     this.sourceState = runState;
     this.log.note(
@@ -74,7 +76,7 @@ export class SourceRecovery implements Disposable {
     // It may have taken an hour.
     const standing = await this.#standing();
     if (standing !== before) this.log.note(`source, here: now ${sourceWords[standing]}`);
-    if (standing === "here" || standing === "elsewhere") await this.#vmRan();
+    if (wentOnFrom(standing, this.#record())) await this.#vmRan();
     const destination = status === null ? "unreachable" : destinationStanding(status, {
       journal: status.journal as DestinationJournalState,
       before: this.#before,
@@ -222,7 +224,11 @@ export class SourceRecovery implements Disposable {
     }
     if (!this.log.states.includes("done")) {
       if (ranHereSince(this.#record().states)) {
-        throw conflict("it runs at the destination, and somebody has run it at the source");
+        // One that is gone is in nobody's way any more.
+        if (standing !== "gone") {
+          throw conflict("it runs at the destination, and somebody has run it at the source");
+        }
+        this.log.note(RAN_AND_LOST);
       }
       await this.log.append("done");
     }
@@ -236,11 +242,12 @@ export class SourceRecovery implements Disposable {
   /** Nobody is released what somebody runs here, or has. @throws {MigrationError} `unknownOutcome` */
   async #checkNotRun(): Promise<void> {
     const standing = await this.#standing();
-    if (!this.#options.vm.hasRun && (standing === "postmigrate" || standing === "gone")) return;
-    await this.#vmRan();
+    const { hasRun } = this.#options.vm;
+    if (!hasRun && (standing === "postmigrate" || standing === "gone")) return;
+    if (hasRun || standing === "here") await this.#vmRan();
     throw new MigrationError(
       "unknownOutcome",
-      "Cannot release the VM: somebody has run it at the source meanwhile",
+      `Cannot release the VM: now ${sourceWords[standing]}`,
       { hint: "run `recover` again" },
     );
   }

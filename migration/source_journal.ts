@@ -69,12 +69,12 @@ export class SourceJournal {
 
   /**
    * Somebody else ran the VM here since it was released: no copy may be released any more, whatever becomes of it. Before
-   * `released` there is nothing to take back.
+   * `released` there is nothing to take back. @throws MigrationError `journal`
    */
   async appendRanHere(): Promise<void> {
     await this.#turns.run(async () => {
       if (this.#last === "released") await this.#append({ state: "ranHere" });
-    }).catch(() => {});
+    });
   }
 
   /** Takes no more lines. */

@@ -342,6 +342,7 @@ export class SourceSwitchover implements Disposable {
     await this.#steps.enter("returning");
     const standing = await this.#watch.look();
     if (standing === "reset") throw await this.#wasReset();
+    if (standing === "ranAndGone") throw await this.#ranAndGone();
     if (this.#whereabouts.gone) {
       this.#whereabouts.source = "gone";
       await this.#steps.enter("failed");
@@ -373,8 +374,11 @@ export class SourceSwitchover implements Disposable {
     const ended = () => this.#dialogue.lost ?? this.#givenUp;
     await this.#waiter.until(() => condition() || ended() !== null);
     if (condition()) return;
+    const why = ended();
+    // It may have ended since.
+    if (this.#watch.ran) await this.#watch.look();
     await this.#steps.enter("unknown");
-    throw unknownOutcome(ended());
+    throw unknownOutcome(why);
   }
 
   async #pause(ms: number): Promise<void> {

@@ -6,6 +6,7 @@
  * @module
  */
 
+import { messageOf } from "./failure.ts";
 import type { SourceVm } from "./ports.ts";
 import type { MigrationResult } from "./result.ts";
 import type { SourceJournal } from "./source_journal.ts";
@@ -33,6 +34,7 @@ export class SourceWatch {
   readonly #whereabouts: Whereabouts;
   #ran = false;
   #reset = false;
+  #doubted = false;
 
   constructor(
     parts: { vm: SourceVm; journal: SourceJournal; whereabouts: Whereabouts },
@@ -54,14 +56,14 @@ export class SourceWatch {
 
   /** Looks once. That it ran is journalled before this returns, and before QEMU is asked where that was heard. */
   async look(): Promise<StandsNow> {
-    if (this.ran) await this.#journal.appendRanHere();
+    if (this.ran) await this.#journalRan();
     const state = await this.#vm.status().catch(() => null);
     if (state === "prelaunch") this.#reset = true;
     const still = state === null ||
       state in { gone: 1, prelaunch: 1, postmigrate: 1, "finish-migrate": 1 };
     if (!still) this.#ran = true;
     if (this.ran) {
-      await this.#journal.appendRanHere();
+      await this.#journalRan();
       this.#whereabouts.source = sourceStateOf(state);
     }
     if (state === "gone") this.#whereabouts.seenGone();
@@ -70,6 +72,20 @@ export class SourceWatch {
     if (state === "gone") return this.#ran ? "ranAndGone" : "gone";
     if (this.#ran) return "ran";
     return state === "finish-migrate" ? "silent" : "still";
+  }
+
+  async #journalRan(): Promise<void> {
+    try {
+      await this.#journal.appendRanHere();
+    } catch (error) {
+      if (this.#doubted) return;
+      this.#doubted = true;
+      this.#whereabouts.doubts.push(
+        `Somebody has run the VM here since it was released, and the journal does not say so (${
+          messageOf(error)
+        }): never let \`recover\` here release the copy at the destination`,
+      );
+    }
   }
 }
 

@@ -108,7 +108,8 @@ export class Takeover {
     try {
       await queue.sink!.load(queue.state);
     } catch (error) {
-      return await this.#notLoaded(error);
+      // What runs was loaded whole: it is as if somebody ran it a moment later.
+      if (!this.#watch.ran || this.#heard.gone) return await this.#notLoaded(error);
     }
     try {
       await this.#journal.append("loaded");
@@ -219,6 +220,13 @@ export class Takeover {
     for (;;) {
       let letGo = false;
       let left = false;
+      if (heard.sourceWentOn) {
+        await this.#keep();
+        throw new MigrationError(
+          "unknownOutcome",
+          "Cannot run the VM: it went on at the source, as `recover` there says",
+        );
+      }
       try {
         // RELEASE may have come meanwhile.
         letGo = heard.dismissed !== null && await this.#watch.neverRan() &&

@@ -141,3 +141,20 @@ for (const side of ["source", "destination"] as const) {
     },
   );
 }
+
+qemuTest("A `cont` to a QEMU that waits for its VM does not run it beside the source", async () => {
+  await using hosts = await MigrationHosts.make();
+  await using pair = await pairOf(hosts);
+  const { source, destination } = pair;
+  const { agent: receive, port } = await hosts.receive(destination);
+  const send = hosts.send(source, port, { hold: ["copying"], args: ["--max-stop", "60s"] });
+  assert.ok(await send.line("held", "copying") !== null, "it was not held");
+  await destination.qmp.execute("cont");
+  assert.equal(await destination.status(), "inmigrate");
+  await send.go();
+  const [sent, received] = await Promise.all([send.ended, receive.ended]);
+  assert.deepEqual([sent.code, received.code], [0, 0], sent.stderr);
+  const id = hosts.lastId("destination");
+  assert.deepEqual(hosts.journal("destination", id), ["open", "loaded", "taking", "running"]);
+  await destination.moreBeats(2);
+});

@@ -144,7 +144,6 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     ["here, ranHere", "here", [...released, "ranHere"]],
     ["elsewhere, ran", "elsewhere", [...released, "ran"]],
     ["gone, ran", "gone", [...released, "ran"]],
-    ["gone, ranHere", "gone", [...released, "ranHere"]],
   ] as [string, SourceStanding, SourceJournalState[]][]).map((
     row,
   ): typeof rows[number] => [...row, [
@@ -155,6 +154,14 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
     "conflict",
     ["unknown", "settled"],
   ]]),
+  ["gone, ranHere", "gone", [...released, "ranHere"], [
+    "discard",
+    "discard",
+    "conflict",
+    "discard",
+    "done",
+    ["unknown", "settled"],
+  ]],
   ["waiting", "waiting", ["open", "releasing"], [
     "unknown",
     "unknown",

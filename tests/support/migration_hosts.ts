@@ -4,6 +4,7 @@
  * @module
  */
 
+import { parseJournal } from "../../cli/journal_reader.ts";
 import assert from "node:assert/strict";
 import { AgentProcess } from "../../cli/demo/agent_process.ts";
 import { type BootSectorLoad, writeBootSector } from "../../cli/guest/boot_sector.ts";
@@ -127,7 +128,8 @@ export class MigrationHosts implements AsyncDisposable {
     const { stateDir } = side === "source" ? this.a : this.b;
     try {
       const text = Deno.readTextFileSync(`${stateDir}/migrations/${id}.${side}.jsonl`);
-      return text.trim().split("\n").map((line) => JSON.parse(line));
+      // A line that is cut off: its agent was killed.
+      return parseJournal(text, side).entries;
     } catch (error) {
       if (error instanceof Deno.errors.NotFound) return [];
       throw error;

@@ -1,0 +1,151 @@
+/**
+ * Somebody runs, resets or ends a copy by hand, and `recover` is asked afterwards: what it may say, and have done.
+ */
+
+import assert from "node:assert/strict";
+import { meddledVm, runAtDestination, small, storyOf } from "../support/by_hand.ts";
+import { SimulatedMigration } from "../support/simulated_migration.ts";
+import {
+  crashed,
+  recoverBoth,
+  recoverSide,
+  sourceRecoveryVm,
+  unreachable,
+} from "../support/simulated_recovery.ts";
+
+/** A `receive` that is stuck, and is told by the source's `recover` that the VM runs there by hand. */
+async function toldWhileStuck(run: SimulatedMigration) {
+  const { destinationEnds } = run.start();
+  await Promise.race([run.sourceAgent.died, run.tooLong()]);
+  await run.clock.sleep(500);
+  assert.equal(run.destination.state, "stuck", storyOf(run));
+  run.meddled = true;
+  run.world.sourceRuns("somebody's cont");
+  const meet = { dial: () => Promise.resolve(run.loopback.dial()) };
+  const { outcome, error } = await recoverSide(run, "source", { meet });
+  assert.equal(outcome, "unknown", storyOf(run));
+  assert.match(error!.message, /Nothing was changed/);
+  run.destinationVm.runFails = 0;
+  return await Promise.race([destinationEnds, run.tooLong()]);
+}
+
+Deno.test("A living receive runs nothing more that went on at the source, as recover() there says; nor does recover() later", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { maxStopMs: 30_000, reconnectMs: 20_000 },
+    destination: { runFails: 1_000_000 },
+    destinationEntered: (state, run) => {
+      if (state === "stuck") run.killSourceAgent();
+    },
+  });
+  const destination = await toldWhileStuck(run);
+  assert.equal(destination.outcome, "unknown", storyOf(run));
+  assert.match(destination.error!.message, /went on at the source/);
+  const dry = await recoverSide(run, "destination", { meet: unreachable, dryRun: true });
+  assert.doesNotMatch(dry.notes.join("\n"), /runs the VM if nobody answers/);
+  const alone = await recoverSide(run, "destination", { meet: unreachable });
+  assert.equal(alone.outcome, "unknown", storyOf(run));
+  assert.deepEqual(run.world.violations, [], storyOf(run));
+  assert.equal(run.world.destinationRan, false);
+});
+
+Deno.test("recover() alone at the destination does not call a copy settled that runs, and was never released", async () => {
+  await using run = await crashed({ destination: "loaded" });
+  assert.equal(run.world.source, "running");
+  run.world.destination = "running";
+  run.world.destinationRan = true;
+  const alone = await recoverSide(run, "destination", { meet: unreachable });
+  assert.equal(alone.outcome, "unknown", alone.notes.join("\n"));
+  assert.match(alone.error!.hint!, /run `recover` at the source/);
+});
+
+for (const at of [4, 5, 6, 7]) {
+  Deno.test(`recover() lets no copy go for a source's VM that was reset meanwhile, at its look ${at}`, async () => {
+    await using run = await crashed({ source: "released" });
+    const real = sourceRecoveryVm(run);
+    const { status } = real;
+    real.status = async () => {
+      const seen = await status();
+      return seen.runState === "prelaunch" ? { ...seen, migration: "completed" } : seen;
+    };
+    const meddle = () => {
+      run.world.source = "prelaunch";
+    };
+    await recoverBoth(run, "destination", { source: meddledVm(real, { at, meddle }) });
+    assert.ok(!run.sourceJournals.states.includes("ranHere"), storyOf(run));
+    if (run.world.destinationRan) return;
+    const again = await recoverBoth(run, "destination", { source: real });
+    assert.match(again.source.error!.message, /was reset/);
+    assert.equal(run.world.destination, "paused", storyOf(run));
+  });
+}
+
+Deno.test("recover() settles what was put right by hand, and says what is lost", async () => {
+  await using run = await crashed({ source: "released" });
+  run.world.sourceRuns("somebody's cont");
+  await recoverSide(run, "source", { meet: unreachable });
+  // QMP `quit` to the copy that must not run, only then `cont` to the other.
+  run.world.source = "gone";
+  run.world.destination = "running";
+  run.world.destinationRan = true;
+  const { source, destination } = await recoverBoth(run, "destination");
+  assert.deepEqual([source.outcome, destination.outcome], ["completed", "completed"]);
+  assert.match(source.notes.join("\n"), /what it did at the source.* is lost/);
+  assert.deepEqual(run.sourceJournals.states.slice(-2), ["ranHere", "done"]);
+});
+
+Deno.test("recover() says that it cannot know when the line `releasing` is damaged", async () => {
+  await using run = await crashed({ source: "released" });
+  const journal = run.sourceJournals.lines.get(`${run.source.id}.source`)!;
+  journal.splice(journal.findIndex(({ state }) => state === "releasing"), 1);
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "unknown");
+  assert.match(source.error!.message, /missing or damaged/);
+  assert.equal(run.world.destination, "paused");
+  assert.ok(!run.sourceJournals.states.includes("ranHere"));
+});
+
+Deno.test("Source says so when it cannot journal that somebody ran its VM", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    sourceDiskFails: (line) => line >= 3,
+    destination: { runFails: 1_000_000 },
+    limits: { maxStopMs: 5_000, reconnectMs: 5_000 },
+    destinationEntered: (state, run) => {
+      if (state !== "stuck" || run.meddled) return;
+      run.meddled = true;
+      run.sourceVm.runByOthers();
+      run.world.source = "gone";
+    },
+  });
+  const source = await Promise.race([run.start().sourceEnds, run.tooLong()]);
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.equal(source.sourceState, "gone");
+  assert.match(source.warnings.join("\n"), /the journal does not say so.*never let `recover`/);
+});
+
+Deno.test("A copy that somebody's `cont` runs as soon as it is loaded is the VM: it is released, and the source's ended", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    prepare: ({ destinationVm }) => {
+      const open = destinationVm.open.bind(destinationVm);
+      destinationVm.open = async () => {
+        const sink = await open();
+        const load = sink.load;
+        sink.load = async (state) => {
+          await load(state);
+          runAtDestination(run);
+          throw new Error("Cannot hold the VM: it runs already");
+        };
+        return sink;
+      };
+    },
+  });
+  const { sourceEnds, destinationEnds } = run.start();
+  const ends = Promise.all([sourceEnds, destinationEnds]);
+  const [source, destination] = await Promise.race([ends, run.tooLong()]);
+  assert.deepEqual([source.outcome, destination.outcome], ["completed", "completed"]);
+  assert.deepEqual(run.world.violations, [], storyOf(run));
+  assert.deepEqual(run.destinationJournals.states, ["open", "ranEarly", "taking", "running"]);
+  assert.equal(run.world.source, "gone");
+});
