@@ -196,9 +196,7 @@ export class Destination {
     candidate.recover();
     if (saysWentOn(status) && this.#journal.taken && this.state !== "running") {
       this.#heard.wentOnAtSource();
-      await this.#journal.appendSourceWentOn().catch((error) =>
-        this.#note(messageOf(error), migrationId)
-      );
+      await this.#takeover.journalWentOn();
     }
     if (!await link.replace(connection)) return;
     // What is being loaded will be loaded, or fail: only then is there something to report.

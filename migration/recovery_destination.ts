@@ -90,7 +90,10 @@ export class DestinationRecovery implements Disposable {
       throw new MigrationError(
         "unknownOutcome",
         "Cannot settle this from here: the copy runs, or ran, and was not released as far as this side knows",
-        { hint: "run `recover` at the source; if the VM runs there as well: QMP `stop` to both" },
+        {
+          hint:
+            "run `recover` at the source; if the VM runs there as well: QMP `stop` to both; if its QEMU is dead for good *and the VM has not run there since it stopped*: once more here with --declare-dead source",
+        },
       );
     }
     if (standing === "neverRan") {

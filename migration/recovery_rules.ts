@@ -73,7 +73,8 @@ export function sourceStanding(
   }
   // QEMU leaves postmigrate for it at system_reset.
   const reset = vm.runState === "prelaunch" && vm.migration === "completed" &&
-    vm.counters !== null && isOurs(vm.counters, record) && !wentOn(record.states);
+    vm.counters !== null && (isOurs(vm.counters, record) || isUnclear(record)) &&
+    !wentOn(record.states);
   return reset ? "reset" : "here";
 }
 
@@ -95,7 +96,9 @@ export function destinationStanding(
   const gone = vm.runState === "gone" || (vm.runState === "prelaunch" && before !== "prelaunch");
   if (state === "discarded") return "neverRan";
   if (state === "running" || hasLeft(vm)) return "running";
-  if (state === "taking") return gone ? "takingGone" : "taking";
+  if (state === "taking") {
+    return gone ? "takingGone" : vm.runState === "running" ? "running" : "taking";
+  }
   // Not released, as far as this side knows: it is a copy like any other, but for one that has ended.
   if (state === "ranEarly") {
     return gone ? "takingGone" : vm.runState === "running" ? "running" : "loaded";
@@ -181,13 +184,7 @@ export function verdict(
         ...options,
       });
     case "gone":
-      // Somebody ran it here, and it ended; what runs over there is all that there is.
-      if (destination === "running" && ranHereSince(states)) {
-        return {
-          act: "done",
-          text: `the VM is at the destination; ${RAN_AND_LOST}`,
-        };
-      }
+      if (ranHereSince(states) && mayRunThere(states)) return ranAndGone(destination, options);
       return wentOn(states)
         ? atSource(destination, {
           where: "the VM was at the source, whose QEMU has ended since",
@@ -272,6 +269,31 @@ function atSource(
     case "taking":
     case "running":
       return taken(where, destination);
+  }
+}
+
+/** Somebody ran it at the source after it was released, and it ended: what is left is older, and nobody's to throw away. */
+function ranAndGone(
+  destination: DestinationStanding,
+  options: { record: SourceRecord; declared: boolean },
+): Verdict {
+  const where = "somebody ran the VM at the source after it was released, and its QEMU has ended";
+  switch (destination) {
+    case "running":
+      return { act: "done", text: `the VM is at the destination; ${RAN_AND_LOST}` };
+    case "loaded":
+      return {
+        act: "unknown",
+        text: `${where}: the copy at the destination is older than that`,
+        hint:
+          "QMP `quit` there to give it up, and start the VM anew; or QMP `cont` there to go on with the older memory, if its disks allow that; then `recover` again",
+      };
+    case "neverRan":
+    case "takingGone":
+      return { act: "lost", text: `${where}; nothing else is left: start the VM anew` };
+    case "taking":
+    case "unreachable":
+      return atSource(destination, { where, ...options });
   }
 }
 

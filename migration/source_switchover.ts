@@ -26,6 +26,8 @@ import type { Whereabouts } from "./whereabouts.ts";
 const RELEASE_AGAIN_MS = 200;
 /** Between two questions to a QEMU that does not answer, in milliseconds. */
 const ASK_AGAIN_MS = 200;
+/** How long a QEMU that was told SHUT(0) may still take once nobody waits for the outcome any more, in milliseconds. */
+const HANG_MS = 10_000;
 
 /** What a {@linkcode SourceSwitchover} works with. */
 export interface SwitchoverParts {
@@ -155,7 +157,7 @@ export class SourceSwitchover implements Disposable {
       await this.#journal.append({ state: "releasing", counters: await vm.counters() });
       this.#waiter.check();
       this.#waiter.shield();
-      const end = await vm.release().catch(asError);
+      const end = await this.#shut();
       if (end instanceof Error) {
         // SHUT(0) may have been read: neither may run before somebody has looked.
         await this.#steps.enter("unknown");
@@ -179,6 +181,26 @@ export class SourceSwitchover implements Disposable {
     }
     await this.#steps.enter("released");
     await this.#release();
+  }
+
+  /** SHUT(0), and what came of it; an error too when QEMU hangs, and nobody wants to wait for it any more. */
+  async #shut(): Promise<"stopped" | "gone" | "resumed" | Error> {
+    const { vm, clock } = this.#options;
+    let end: Awaited<ReturnType<typeof vm.release>> | Error | null = null;
+    void vm.release().catch(asError).then((value) => {
+      end = value;
+      this.#waiter.wake();
+    });
+    const waiting = () => this.#dialogue.lost === null && this.#givenUp === null;
+    await this.#waiter.until(() => end !== null || !waiting());
+    let late = false;
+    const timer = clock.timer(HANG_MS, () => {
+      late = true;
+      this.#waiter.wake();
+    });
+    await this.#waiter.until(() => end !== null || late);
+    timer.clear();
+    return end ?? new Error("QEMU does not answer");
   }
 
   /** RELEASE, until the VM runs over there; the way back if it cannot. */

@@ -135,6 +135,17 @@ export class Takeover {
     await this.#watch.journalRan().catch((error) => this.#note(messageOf(error)));
   }
 
+  /** The VM went on at the source, or is about to: alone nobody may run this copy. */
+  async journalWentOn(): Promise<void> {
+    await this.#journal.appendSourceWentOn().catch((error) =>
+      this.#note(
+        `The VM may run at the source, and the journal does not say so (${
+          messageOf(error)
+        }): never run \`recover\` here without the source`,
+      )
+    );
+  }
+
   /** Steps 4 and 5, after {@linkcode load}. @throws MigrationError when the VM does not run here */
   async takeOver(candidate: Candidate): Promise<void> {
     const heard = this.#heard;
@@ -217,6 +228,7 @@ export class Takeover {
     const { before, limits } = candidate.admitted.offer;
     const untilMs = clock.now() + limits.maxStopMs;
     let failure: unknown = null;
+    let told = false;
     for (;;) {
       let letGo = false;
       let left = false;
@@ -249,6 +261,10 @@ export class Takeover {
           throw new MigrationError("unknownOutcome", `Cannot run the VM: ${messageOf(error)}`, {
             cause: error,
           });
+        }
+        if (heard.dismissed !== null && !told) {
+          told = true;
+          await this.journalWentOn();
         }
         const pause = Promise.withResolvers<void>();
         clock.timer(RETRY_MS, pause.resolve);

@@ -149,3 +149,40 @@ Deno.test("A copy that somebody's `cont` runs as soon as it is loaded is the VM:
   assert.deepEqual(run.destinationJournals.states, ["open", "ranEarly", "taking", "running"]);
   assert.equal(run.world.source, "gone");
 });
+
+Deno.test("recover() alone runs no copy that a living receive was told to discard, and could not", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { maxStopMs: 3_000, reconnectMs: 20_000 },
+    destination: { runFails: 1_000_000 },
+    destinationEntered: (state, run) => {
+      if (state !== "stuck" || run.meddled) return;
+      run.meddled = true;
+      run.destinationVm.status = () => Promise.reject(new Error("no answer"));
+      run.sourceVm.runByOthers();
+    },
+  });
+  const { destinationEnds } = run.start();
+  const destination = await Promise.race([destinationEnds, run.tooLong()]);
+  assert.equal(destination.outcome, "unknown", storyOf(run));
+  run.destinationVm.runFails = 0;
+  const alone = await recoverSide(run, "destination", { meet: unreachable });
+  assert.equal(alone.outcome, "unknown", alone.notes.join("\n"));
+  assert.deepEqual(run.world.violations, [], storyOf(run));
+});
+
+Deno.test("Source ends when its QEMU hangs behind SHUT(0), and the wire is cut for good", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { reconnectMs: 5_000 },
+    prepare: ({ sourceVm }) => {
+      sourceVm.release = () => new Promise(() => {});
+    },
+    sourceEntered: (state, run) => {
+      if (state === "releasing") void run.clock.sleep(100).then(() => run.killDestinationAgent());
+    },
+  });
+  const source = await Promise.race([run.start().sourceEnds, run.tooLong()]);
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.deepEqual(run.sourceJournals.states, ["open", "releasing"]);
+});
