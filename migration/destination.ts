@@ -206,7 +206,7 @@ export class Destination {
       runState = await this.#options.vm.status().catch(() => "unknown");
       // Another one may have come, and closed this one.
       if (connection.closed) return;
-    } while (this.state === "loading");
+    } while (this.state in { loading: 1, taking: 1 });
     connection.send({
       type: "STATUS",
       side: "destination",
@@ -220,7 +220,7 @@ export class Destination {
 
   async #leftLoading(connection: Connection): Promise<void> {
     const { clock } = this.#options;
-    while (this.state === "loading" && !connection.closed) {
+    while (this.state in { loading: 1, taking: 1 } && !connection.closed) {
       const { promise, resolve } = Promise.withResolvers<void>();
       clock.timer(LOOK_MS, resolve);
       await promise;

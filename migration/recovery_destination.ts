@@ -86,7 +86,7 @@ export class DestinationRecovery implements Disposable {
     if (standing === "running") {
       const left = runState === "running" ? "is here" : "came here, and may have gone on since";
       this.log.note(`so: the VM ${left}`);
-      if (this.log.last === "taking" || this.log.last === "running") return;
+      if (this.log.last === "taking" ? !this.log.sourceWentOn : this.log.last === "running") return;
       throw new MigrationError(
         "unknownOutcome",
         "Cannot settle this from here: the copy runs, or ran, and was not released as far as this side knows",
@@ -224,7 +224,11 @@ export class DestinationRecovery implements Disposable {
 
   /** The VM is seen to run, or to have left: its QEMU may end, and then only the journal can say that it was here. */
   async #appendSeen(): Promise<void> {
-    if (this.log.last === "taking") await this.#appendOrNote("running");
+    if (this.log.last === "taking" && !this.log.sourceWentOn) {
+      const { vm } = this.#options;
+      if ((await vm.status()).runState === "running") await vm.announce();
+      await this.#appendOrNote("running");
+    }
     await this.#appendRanEarly();
   }
 
@@ -322,7 +326,8 @@ export class DestinationRecovery implements Disposable {
         hint: "run `recover` again",
       });
     }
-    if (this.log.last !== "taking") await this.log.append("taking", facts);
+    // It was released anew where the line says that the VM went on at the source.
+    if (this.log.last !== "taking" || this.log.sourceWentOn) await this.log.append("taking", facts);
     if (entries[0]!["before"] === "running" && (await vm.status()).runState !== "running") {
       await vm.resume();
     }

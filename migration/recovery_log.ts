@@ -39,9 +39,9 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     return this.#entries.at(-1)!["stopped"] !== undefined;
   }
 
-  /** Whether a line says that the source was met, and that its VM went on there (`sourceWentOn`). */
+  /** Whether the last `taking` says that the source was met, and that its VM went on there (`sourceWentOn`). */
   get sourceWentOn(): boolean {
-    return this.#entries.some((entry) => entry["sourceWentOn"] === true);
+    return this.#entries.findLast(({ state }) => state === "taking")?.["sourceWentOn"] === true;
   }
 
   /** Tells whoever runs it. */
@@ -71,6 +71,6 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     const { journal, clock } = this.#options;
     await journal.append({ ...facts, state, time: clock.date().toISOString(), by: "recover" });
     this.#states.push(state);
-    this.#entries.push(facts);
+    this.#entries.push({ ...facts, state });
   }
 }

@@ -200,7 +200,7 @@ export class SourceSwitchover implements Disposable {
     });
     await this.#waiter.until(() => end !== null || late);
     timer.clear();
-    return end ?? new Error("QEMU does not answer");
+    return end ?? asError(this.#dialogue.lost ?? this.#givenUp);
   }
 
   /** RELEASE, until the VM runs over there; the way back if it cannot. */

@@ -230,6 +230,11 @@ export class Takeover {
     let failure: unknown = null;
     let told = false;
     for (;;) {
+      if (told && heard.dismissed === null) {
+        // RELEASE has come since DISCARD.
+        told = false;
+        await this.#journal.append("taking").catch((error) => this.#note(messageOf(error)));
+      }
       let letGo = false;
       let left = false;
       if (heard.sourceWentOn) {
@@ -256,15 +261,15 @@ export class Takeover {
           await this.#enter("stuck");
           this.#send(this.#refusal = { ...abortMessage(error), code: "cannotRun" });
         }
+        if (heard.dismissed !== null && !told) {
+          told = this.#journal.taken;
+          await this.journalWentOn();
+        }
         if (clock.now() >= untilMs || heard.stopAsked) {
           await this.#keep();
           throw new MigrationError("unknownOutcome", `Cannot run the VM: ${messageOf(error)}`, {
             cause: error,
           });
-        }
-        if (heard.dismissed !== null && !told) {
-          told = true;
-          await this.journalWentOn();
         }
         const pause = Promise.withResolvers<void>();
         clock.timer(RETRY_MS, pause.resolve);
@@ -368,7 +373,13 @@ export class Takeover {
     if (heard.dismissed === null) this.#send(abortMessage(error));
     await this.#enter("discarding");
     this.#incoming.close();
-    await vm.quit();
+    try {
+      await vm.quit();
+    } catch (cause) {
+      // It is still there, and alone nobody may run it.
+      await this.journalWentOn();
+      throw cause;
+    }
     try {
       await this.#journal.append("discarded");
     } catch (cause) {

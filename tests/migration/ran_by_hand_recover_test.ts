@@ -47,7 +47,29 @@ Deno.test("A living receive runs nothing more that went on at the source, as rec
   assert.equal(alone.outcome, "unknown", storyOf(run));
   assert.deepEqual(run.world.violations, [], storyOf(run));
   assert.equal(run.world.destinationRan, false);
+  // Somebody runs this one as well: that settles nothing.
+  run.world.destination = "running";
+  run.world.destinationRan = true;
+  const both = await recoverSide(run, "destination", { meet: unreachable });
+  assert.equal(both.outcome, "unknown", storyOf(run));
 });
+
+for (const how of ["both", "alone", "declared"] as const) {
+  Deno.test(`recover() announces a VM whose agent ran it and died before it said so: ${how}`, async () => {
+    await using run = await crashed({ destination: "stuck" }, {
+      destination: { runAnswerLost: true },
+    });
+    assert.equal(run.world.destination, "running");
+    assert.equal(run.destinationJournals.states.at(-1), "taking");
+    if (how === "both") await recoverBoth(run, "destination");
+    else {
+      const declareDead = how === "declared";
+      await recoverSide(run, "destination", { meet: unreachable, declareDead });
+    }
+    assert.equal(run.destinationJournals.states.at(-1), "running");
+    assert.equal(run.destinationVm.announced, 1, storyOf(run));
+  });
+}
 
 Deno.test("recover() alone at the destination does not call a copy settled that runs, and was never released", async () => {
   await using run = await crashed({ destination: "loaded" });
