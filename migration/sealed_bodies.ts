@@ -73,7 +73,6 @@ export class SealedBodyWriter implements BodyWriter {
     this.maxPerKey = {
       records: Math.min(
         MAX_RECORDS_PER_KEY,
-        PAGES_PER_RECORD,
         ...options.suites.map((suite) => suite.maxMessagesPerKey),
       ),
       bytes: Math.min(MAX_BYTES_PER_KEY, ...options.suites.map((suite) => suite.maxBytesPerKey)),

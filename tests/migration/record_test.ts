@@ -210,6 +210,20 @@ Deno.test("RecordOpener gives back what RecordSealer was given, in order", () =>
   );
 });
 
+Deno.test("RecordSealer keeps its key for as many records as PROTOCOL.md section 4 says", () => {
+  using source = sealing();
+  const bodies = new SealedBodyWriter({ schedule: new KeySchedule(secret), suites, suiteOf });
+  assert.equal(bodies.maxPerKey.records, 2 ** 20);
+  assert.equal(bodies.maxPerKey.bytes, 64 * 2 ** 30);
+  for (let i = 0; i < 200; i++) {
+    source.sealer.zero(0, i);
+    source.sealer.sealOpen();
+  }
+  for (const payload of source.payloads()) {
+    assert.equal(readRecordHeader(new DataView(payload.buffer), 0)!.keyNumber, 0);
+  }
+});
+
 Deno.test("RecordSealer fills records up to their caps", () => {
   using source = sealing();
   using destination = opening();
