@@ -75,9 +75,10 @@ export class QemuSink implements Disposable {
   }
 
   /**
-   * Ends RAM and passes on `state`: the devices, EOF and the description. Resolves when the VM is seen loaded and not
-   * running.
+   * Tells QEMU `stop` once more, ends RAM and passes on `state`: the devices, EOF and the description. Resolves when the VM
+   * is seen loaded and not running.
    *
+   * @throws {QmpError} when it does not take the command; QEMU was given nothing then
    * @throws {KvmError} `failed` with QEMU's words, as far as it has any; `state` when it runs after all
    */
   async load(state: Uint8Array): Promise<void> {

@@ -22,8 +22,6 @@ for (const then of ["running", "paused"] as const) {
       ...small,
       ...cutAt("released", {
         meanwhile: (run) => {
-          if (run.meddled) return;
-          run.meddled = true;
           run.sourceVm.runByOthers();
           run.world.source = then;
         },
@@ -42,7 +40,6 @@ Deno.test("Source says RELEASE no more when its VM was run by hand, and is gone:
     ...small,
     ...cutAt("released", {
       meanwhile: (run) => {
-        if (run.meddled) return;
         run.sourceVm.runByOthers();
         run.killSource();
       },
@@ -182,8 +179,6 @@ Deno.test("Source ends when its VM was run by hand, its QEMU is silent, and the 
     ...cutAt("released", {
       dialFails: true,
       meanwhile: (run) => {
-        if (run.meddled) return;
-        run.meddled = true;
         run.sourceVm.status = () => Promise.reject(new Error("timeout"));
         run.sourceVm.runByOthers();
       },
@@ -199,8 +194,6 @@ Deno.test("Source ends when its VM was seen to be reset, and has ended since", a
     destination: { runFails: 99_999 },
     ...cutAt("released", {
       meanwhile: (run) => {
-        if (run.meddled) return;
-        run.meddled = true;
         let looks = 0;
         run.sourceVm.status = () => {
           if (looks++ > 0) run.world.source = "gone";
@@ -218,8 +211,6 @@ Deno.test("Source does not run a VM behind DISCARDED that somebody ran and moved
     ...small,
     ...cutAt("released", {
       meanwhile: (run) => {
-        if (run.meddled) return;
-        run.meddled = true;
         run.sourceVm.runByOthers();
         run.world.source = "postmigrate";
       },
@@ -240,8 +231,6 @@ Deno.test("Source does not report a VM in postmigrate that it heard run when the
     ...cutAt("released", {
       dialFails: true,
       meanwhile: (run) => {
-        if (run.meddled) return;
-        run.meddled = true;
         run.sourceVm.runByOthers();
       },
     }),

@@ -27,7 +27,7 @@ export function runAtDestination(
   run.destinationVm.onEnd?.({ kind: "resumed", text: "somebody else made the VM run" });
 }
 
-/** What the source says in `state` is lost with its connection, once; `meanwhile` is called before each dial that follows. */
+/** What the source says in `state` is lost with its connection, once; `meanwhile` is called before the first dial that follows. */
 export function cutAt(
   state: SourceState,
   options: {
@@ -39,6 +39,7 @@ export function cutAt(
   const { kind = "truncate", meanwhile, dialFails = false } = options;
   let run: SimulatedMigration;
   let cut = false;
+  let meddled = false;
   return {
     prepare: (made) => run = made,
     fault: ({ direction }) => {
@@ -47,9 +48,11 @@ export function cutAt(
       return kind === "cutAfter" ? { kind } : { kind, bytes: 0 };
     },
     dialFails: (run) => {
-      if (!cut) return false;
-      meanwhile(run);
-      return dialFails;
+      if (cut && !meddled) {
+        meddled = run.meddled = true;
+        meanwhile(run);
+      }
+      return cut && dialFails;
     },
   };
 }
