@@ -5,7 +5,11 @@
  */
 
 import assert from "node:assert/strict";
-import { buildLinuxGuest, type LinuxGuest } from "../../cli/guest/linux_guest.ts";
+import {
+  buildLinuxGuest,
+  type LinuxGuest,
+  linuxGuestArguments,
+} from "../../cli/guest/linux_guest.ts";
 import {
   busyboxPath,
   libtcc1Paths,
@@ -67,7 +71,7 @@ export async function startTruthGuest(
     args: [
       ...["-cpu", cpu, "-smp", String(cpus), "-serial", `file:${console}`],
       ...["-kernel", kernel, "-initrd", initrd],
-      ...["-append", `console=ttyS0 quiet panic=-1 rdinit=/init ${append}`, ...args],
+      ...["-append", `${linuxGuestArguments} rdinit=/init ${append}`, ...args],
     ],
   });
   try {
