@@ -117,7 +117,9 @@ export class Source {
 
   /** Bytes that went to the destination so far. */
   get wireBytes(): number {
-    return this.#link?.writtenBytes ?? this.#opened?.connection.outbox.writtenBytes ?? 0;
+    // Until it has started, the link has not taken the connection over.
+    if (this.#link?.started) return this.#link.writtenBytes;
+    return this.#opened?.connection.outbox.writtenBytes ?? 0;
   }
 
   /** Moves the VM. Never throws for what may happen to a migration: the result says how it ended. */

@@ -318,3 +318,17 @@ Deno.test("Source.run() counts what a hook holds the stopped VM as holdMs, not a
   assert.ok(source.holdMs >= 6_000, `${source.holdMs}`);
   assert.ok(source.downtimeMs! < 6_000, `${source.downtimeMs}`);
 });
+
+Deno.test("Source counts the bytes of its opening while its first line is journalled", async () => {
+  const counted: number[] = [];
+  let migration: SimulatedMigration;
+  await migrate({
+    prepare: (run) => void (migration = run),
+    sourceDiskFails: () => {
+      counted.push(migration.source.wireBytes);
+      return false;
+    },
+  });
+  assert.ok(counted[0]! > 0, `${counted}`);
+  assert.deepEqual(counted, counted.toSorted((a, b) => a - b));
+});
