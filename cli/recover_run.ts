@@ -173,5 +173,12 @@ function declared({ declareDead, meet }: RecoverOptions, side: JournalFile["side
       { hint: "dial it with --to, where `receive` was" },
     );
   }
+  if (declareDead === "source" && "to" in meet) {
+    throw new CliError(
+      "usage",
+      "Cannot declare the source dead without listening for it: a `send` that lives dials, and nothing else",
+      { hint: "with --listen, where `receive` was" },
+    );
+  }
   return declareDead !== undefined;
 }

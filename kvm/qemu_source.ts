@@ -82,7 +82,10 @@ export interface SourceCounters {
 export class QemuSource implements AsyncDisposable {
   /** The run state when it was attached. */
   readonly before: RunStateBefore;
-  /** Called when the VM leaves the migration unasked: once, and once more when it becomes {@linkcode hasRun}. */
+  /**
+   * Called when the VM leaves the migration unasked: once, once more when it becomes {@linkcode hasRun}, and once more when
+   * its process is gone behind {@linkcode release}.
+   */
   onEnd: ((end: SourceEnd) => void) | null = null;
 
   readonly #vm: QemuVm;
@@ -99,6 +102,8 @@ export class QemuSource implements AsyncDisposable {
   /** Until it is asked to leave, leaving is news. */
   #leavingIsNews = false;
   #released = false;
+  /** Its end is ours. */
+  #quitting = false;
   /** `cont` is ours. */
   #resuming = false;
   #hasRun = false;
@@ -111,7 +116,7 @@ export class QemuSource implements AsyncDisposable {
     const { runtimeDirectory: parent } = options;
     this.#runtimeDirectory = parent === undefined ? {} : { parent };
     vm.qmp.on((event) => this.#take(event));
-    vm.gone.then((allRead) => this.#end(this.#whyGone(allRead)));
+    vm.gone.then((allRead) => this.#gone(allRead));
   }
 
   /**
@@ -292,6 +297,7 @@ export class QemuSource implements AsyncDisposable {
 
   /** Ends QEMU; resolves when its process is gone. @throws {KvmError} `failed` when it stays */
   async quit(): Promise<void> {
+    this.#quitting = true;
     this.#leavingIsNews = false;
     this.#stream?.close();
     if (await this.#vm.quit(QUIT_TIMEOUT_MS)) return;
@@ -369,6 +375,13 @@ export class QemuSource implements AsyncDisposable {
   /** If the process is gone now: whether it left memory behind that nobody has, so that the copy over there is stale. */
   get #mayHaveRun(): boolean {
     return this.#resumed || this.#left;
+  }
+
+  /** Behind SHUT(0) as well: without this QEMU the copy over there may be the only one. */
+  #gone(allRead: boolean): void {
+    const end = this.#whyGone(allRead);
+    if (this.#released && !this.#quitting) this.onEnd?.(end);
+    else this.#end(end);
   }
 
   #whyGone(allRead: boolean): SourceEnd {

@@ -20,7 +20,6 @@ import type { DestinationOptions } from "./destination_options.ts";
 import { Place } from "./destination_place.ts";
 import { destinationResult } from "./destination_result.ts";
 import { MigrationError } from "./errors.ts";
-import { messageOf } from "./failure.ts";
 import { IncomingSide } from "./incoming_side.ts";
 import { SILENCE_RECOVER_MS } from "./limits.ts";
 import type { AcceptMessage, Message } from "./messages.ts";
@@ -112,9 +111,8 @@ export class Destination {
       await this.#takeover.load(candidate);
       await this.#takeover.takeOver(candidate);
     } catch (error) {
-      failure = error;
       this.#place.close();
-      await this.#takeover.leave(error).catch((worse) => this.#note(messageOf(worse), this.id));
+      failure = await this.#takeover.leave(error);
     } finally {
       this.#place.close();
       signal.removeEventListener("abort", stop);
@@ -194,9 +192,9 @@ export class Destination {
     const candidate = this.#place.bound!;
     const { link } = candidate;
     candidate.recover();
-    if (saysWentOn(status) && this.#journal.taken && this.state !== "running") {
+    if (saysWentOn(status) && this.state in { taking: 1, stuck: 1 }) {
       this.#heard.wentOnAtSource();
-      await this.#takeover.journalWentOn();
+      await this.#takeover.journalWentOn({ ran: true });
     }
     if (!await link.replace(connection)) return;
     // What is being loaded will be loaded, or fail: only then is there something to report.

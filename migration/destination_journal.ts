@@ -90,10 +90,10 @@ export class DestinationJournal {
     });
   }
 
-  /** The source's side has said that its VM went on there: alone nobody may run this one. @throws MigrationError `journal` */
-  async appendSourceWentOn(): Promise<void> {
+  /** The VM went on at the source, or is about to: alone nobody may run this one. @throws MigrationError `journal` */
+  async appendSourceWentOn(facts: { sourceRan?: true }): Promise<void> {
     await this.#turns.run(async () => {
-      if (this.#state === "taking") await this.#append("taking", { sourceWentOn: true });
+      if (this.#state === "taking") await this.#append("taking", { sourceWentOn: true, ...facts });
     });
   }
 

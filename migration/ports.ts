@@ -217,8 +217,8 @@ export interface SourceVm {
   /** Whether it was seen to run after `release`, but by `resume`; however it stands now. */
   readonly hasRun: boolean;
   /**
-   * Called when the VM leaves the migration unasked: once, and once more (`resumed`) when it becomes {@linkcode hasRun}.
-   * Set before `start`.
+   * Called when the VM leaves the migration unasked: once, once more (`resumed`) when it becomes {@linkcode hasRun}, and
+   * once more when it is gone behind `release`. Set before `start`.
    */
   onEnd: ((end: VmEnd) => void) | null;
   /** Starts the outgoing migration; resolves when the VM's stream is connected. */

@@ -23,13 +23,16 @@ const outcomes: Partial<Record<MigrationErrorCode, Outcome>> = {
 /**
  * Settles one migration from this side. Never throws for what may be found: the result says it.
  *
- * @throws {TypeError} when a source is to listen and to take the destination for dead: a `receive` that lives does not
- * dial, so that listening says nothing about it
+ * @throws {TypeError} when a side is to be taken for dead where it would not be heard: a `receive` that lives does not
+ * dial, and a `send` that lives does nothing else
  */
 export async function recover(options: RecoveryOptions): Promise<RecoveryResult> {
   const { side, meet, declareDead } = options;
   if (declareDead && side === "source" && "listener" in meet) {
     throw new TypeError("Cannot take the destination for dead: it was not dialled");
+  }
+  if (declareDead && side === "destination" && "dial" in meet) {
+    throw new TypeError("Cannot take the source for dead: nobody has listened for it");
   }
   using recovery = side === "source"
     ? new SourceRecovery(options)

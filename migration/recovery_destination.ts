@@ -86,15 +86,7 @@ export class DestinationRecovery implements Disposable {
     if (standing === "running") {
       const left = runState === "running" ? "is here" : "came here, and may have gone on since";
       this.log.note(`so: the VM ${left}`);
-      if (this.log.last === "taking" ? !this.log.sourceWentOn : this.log.last === "running") return;
-      throw new MigrationError(
-        "unknownOutcome",
-        "Cannot settle this from here: the copy runs, or ran, and was not released as far as this side knows",
-        {
-          hint:
-            "run `recover` at the source; if the VM runs there as well: QMP `stop` to both; if its QEMU is dead for good *and the VM has not run there since it stopped*: once more here with --declare-dead source",
-        },
-      );
+      return this.#checkReleased();
     }
     if (standing === "neverRan") {
       // What a QEMU holds whose copy was discarded came later.
@@ -152,7 +144,7 @@ export class DestinationRecovery implements Disposable {
     // Alone it would run what is older by now.
     const warned = this.log.sourceWentOn || !saysWentOn(source);
     if (!warned && await this.#standing() === "taking") {
-      await this.log.append("taking", { sourceWentOn: true });
+      await this.log.append("taking", { sourceWentOn: true, sourceRan: true });
     }
     let failure: RunFailure | null = null;
     for (let next; (next = await this.#meeting.next()) !== null;) {
@@ -160,7 +152,10 @@ export class DestinationRecovery implements Disposable {
       const now = await this.#standing();
       switch (next.type) {
         case "RELEASE":
-          if (now === "loaded" || now === "taking") {
+          if (now === "taking" && this.log.sourceRan) {
+            const text = "its copy is older than what ran at the source since";
+            this.#meeting.send({ type: "ABORT", code: "vm", text });
+          } else if (now === "loaded" || now === "taking") {
             failure = await this.#tryToRun(now);
             if (failure === null) await this.#sayRunning();
             else this.#meeting.send({ type: "ABORT", code: "cannotRun", text: failure.text });
@@ -197,8 +192,11 @@ export class DestinationRecovery implements Disposable {
           break;
         case "DONE":
           // Said to a copy that runs only once the source's side has journalled that it is here.
-          if (now === "running" && this.log.last !== "running") await this.#appendOrNote("running");
-          return this.#checkSettled(failure, "the source's side cannot decide either");
+          if (now === "running") {
+            if (this.log.last !== "running") await this.#appendOrNote("running");
+            return;
+          }
+          return await this.#checkSettled(failure, "the source's side cannot decide either");
         default:
           throw new MigrationError(
             "protocol",
@@ -264,10 +262,29 @@ export class DestinationRecovery implements Disposable {
   }
 
   async #discard(): Promise<void> {
-    await this.#options.vm.quit();
+    const { vm } = this.#options;
+    const { hasRun } = vm;
+    await vm.quit();
+    // Somebody's `cont` was faster.
+    if (vm.hasRun && !hasRun) {
+      throw new MigrationError("unknownOutcome", "Cannot discard the VM: it ran before it ended");
+    }
     if (this.log.last !== "discarded") await this.log.append("discarded");
     this.destinationState = "discarded";
     this.log.note("the copy here was discarded: the VM is at the source, or went on from there");
+  }
+
+  /** @throws MigrationError `unknownOutcome` when the copy, which runs or has left, was not released as far as is known here */
+  #checkReleased(): void {
+    if (this.log.last === "taking" ? !this.log.sourceWentOn : this.log.last === "running") return;
+    throw new MigrationError(
+      "unknownOutcome",
+      "Cannot settle this from here: the copy runs, or ran, and was not released as far as this side knows",
+      {
+        hint:
+          "run `recover` at the source; if the VM runs there as well: QMP `stop` to both; if its QEMU is dead for good *and the VM has not run there since it stopped*: once more here with --declare-dead source",
+      },
+    );
   }
 
   /** @throws MigrationError `unknownOutcome` while this side holds what somebody may have to run */
@@ -278,7 +295,8 @@ export class DestinationRecovery implements Disposable {
         hint: "mend what QEMU says, then run `recover` on both hosts again",
       });
     }
-    if (now !== "loaded" && now !== "taking" && now !== "takingGone") return;
+    if (now === "running") return this.#checkReleased();
+    if (now === "neverRan") return;
     throw new MigrationError("unknownOutcome", `Cannot settle this: ${why}`, {
       hint: "see what it says there; run `recover` on both hosts again",
     });
@@ -320,20 +338,22 @@ export class DestinationRecovery implements Disposable {
     const { vm, entries } = this.#options;
     // Meeting the other side may have taken an hour.
     const now = await this.#standing();
-    if (now !== "loaded" && now !== "taking") {
-      const what = destinationWords[now];
-      throw new MigrationError("unknownOutcome", `Cannot run the VM here: this side ${what}`, {
-        hint: "run `recover` again",
-      });
-    }
+    if (now !== "loaded" && now !== "taking") throw cannotRun(now);
     // It was released anew where the line says that the VM went on at the source.
     if (this.log.last !== "taking" || this.log.sourceWentOn) await this.log.append("taking", facts);
-    if (entries[0]!["before"] === "running" && (await vm.status()).runState !== "running") {
-      await vm.resume();
-    }
+    // So may the disk.
+    const status = await vm.status();
+    const then = this.#standingOf(status);
+    if (then !== "taking" && status.runState !== "running") throw cannotRun(then);
+    if (entries[0]!["before"] === "running" && status.runState !== "running") await vm.resume();
     await vm.announce();
     await this.log.append("running");
     this.destinationState = String(entries[0]!["before"]);
     this.log.note(`the VM ${this.destinationState === "running" ? "runs" : "is"} here`);
   }
+}
+
+function cannotRun(standing: DestinationStanding): MigrationError {
+  const text = `Cannot run the VM here: this side ${destinationWords[standing]}`;
+  return new MigrationError("unknownOutcome", text, { hint: "run `recover` again" });
 }

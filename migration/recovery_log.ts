@@ -44,6 +44,11 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     return this.#entries.findLast(({ state }) => state === "taking")?.["sourceWentOn"] === true;
   }
 
+  /** Whether the source was met, and its VM had run there, or stood there to be run (`sourceRan`): this copy is older. */
+  get sourceRan(): boolean {
+    return this.#entries.some((entry) => entry["sourceRan"] === true);
+  }
+
   /** Tells whoever runs it. */
   note(text: string): void {
     this.notes.push(text);

@@ -55,6 +55,8 @@ export interface SourceRecord {
   states: readonly SourceJournalState[];
   /** Counters of the line `releasing`; null when it was never reached. */
   counters: MigrationCounters | null;
+  /** The last line is an `aborted` whose `cont` failed: it did not go on, as far as that says. */
+  stopped: boolean;
 }
 
 /** Where the VM stands at the source: **run state first**, then query-migrate. */
@@ -74,7 +76,7 @@ export function sourceStanding(
   // QEMU leaves postmigrate for it at system_reset.
   const reset = vm.runState === "prelaunch" && vm.migration === "completed" &&
     vm.counters !== null && (isOurs(vm.counters, record) || isUnclear(record)) &&
-    !wentOn(record.states);
+    (record.stopped || !wentOn(record.states));
   return reset ? "reset" : "here";
 }
 
@@ -185,6 +187,7 @@ export function verdict(
       });
     case "gone":
       if (ranHereSince(states) && mayRunThere(states)) return ranAndGone(destination, options);
+      if (options.record.stopped) return stoppedAndGone(destination);
       return wentOn(states)
         ? atSource(destination, {
           where: "the VM was at the source, whose QEMU has ended since",
@@ -282,6 +285,7 @@ function ranAndGone(
     case "running":
       return { act: "done", text: `the VM is at the destination; ${RAN_AND_LOST}` };
     case "loaded":
+    case "taking":
       return {
         act: "unknown",
         text: `${where}: the copy at the destination is older than that`,
@@ -291,9 +295,34 @@ function ranAndGone(
     case "neverRan":
     case "takingGone":
       return { act: "lost", text: `${where}; nothing else is left: start the VM anew` };
-    case "taking":
     case "unreachable":
       return atSource(destination, { where, ...options });
+  }
+}
+
+/** `cont` had failed, and then it ended: nobody knows whether somebody else's `cont` did better. */
+function stoppedAndGone(destination: DestinationStanding): Verdict {
+  const where = "the VM did not go on at the source, and its QEMU has ended since";
+  switch (destination) {
+    case "running":
+      return done("gone");
+    case "loaded":
+    case "taking":
+      return {
+        act: "unknown",
+        text: `${where}: the destination holds the only copy, unless somebody has run it here`,
+        hint:
+          "if the VM has not run here since it stopped for this migration: `recover --declare-dead source` at the destination; if it has: QMP `quit` there, and start the VM anew",
+      };
+    case "neverRan":
+    case "takingGone":
+      return { act: "lost", text: `${where}; nothing else is left: start the VM anew` };
+    case "unreachable":
+      return {
+        act: "unknown",
+        text: `${where}; the destination does not answer`,
+        hint: "run `recover` again when it does",
+      };
   }
 }
 

@@ -182,15 +182,10 @@ export class SourceRecovery implements Disposable {
   async #resume(facts: Record<string, unknown> = {}): Promise<void> {
     const before = this.#before;
     // Discarding may have taken a while. Of one that is gone no line may say that it went on.
-    const standing = await this.#standing();
-    if (standing !== "postmigrate") {
-      throw new MigrationError(
-        "unknownOutcome",
-        `Cannot run the VM at the source again: ${sourceWords[standing]}`,
-        { hint: "run `recover` again" },
-      );
-    }
+    await this.#checkStands();
     await this.#appendAborted(facts);
+    // The disk may have taken a while, too.
+    await this.#checkStands();
     if (before === "running") {
       try {
         await this.#options.vm.resume();
@@ -211,6 +206,24 @@ export class SourceRecovery implements Disposable {
       before === "running"
         ? "the VM runs at the source"
         : "the VM stands at the source: `cont` runs it",
+    );
+  }
+
+  /** @throws {MigrationError} `unknownOutcome` when it stands no more as this migration left it */
+  async #checkStands(): Promise<void> {
+    const standing = await this.#standing();
+    const { hasRun } = this.#options.vm;
+    if (standing === "postmigrate" && !hasRun) return;
+    if (hasRun) {
+      // What is in postmigrate behind this went on in another migration.
+      await this.#vmRan(["released", "aborted"]);
+    }
+    throw new MigrationError(
+      "unknownOutcome",
+      `Cannot run the VM at the source again: ${
+        hasRun ? "somebody has run it" : sourceWords[standing]
+      }`,
+      { hint: "run `recover` again" },
     );
   }
 
@@ -260,8 +273,8 @@ export class SourceRecovery implements Disposable {
   }
 
   /** Somebody else runs it, or has: no copy may be released any more, whatever becomes of it. */
-  async #vmRan(): Promise<void> {
-    await this.log.appendBehind(["released"], "ranHere").catch((error) =>
+  async #vmRan(behind: readonly SourceJournalState[] = ["released"]): Promise<void> {
+    await this.log.appendBehind(behind, "ranHere").catch((error) =>
       this.log.note(messageOf(error))
     );
   }
@@ -277,6 +290,7 @@ export class SourceRecovery implements Disposable {
     return {
       states: ran ? [...this.log.states, "ranHere"] : this.log.states,
       counters: (releasing?.["counters"] ?? null) as MigrationCounters | null,
+      stopped: this.log.stopped,
     };
   }
 

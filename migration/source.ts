@@ -376,7 +376,7 @@ export class Source {
 
   #vmEnded(end: VmEnd): void {
     if (end.kind === "gone") {
-      this.#whereabouts.gone = true;
+      this.#whereabouts.seenGone();
       if (this.#copy?.readToEnd) return this.#waiter.wake();
       return this.#interrupt(new MigrationError("vm", "Cannot go on: the source's QEMU is gone"));
     }

@@ -10,6 +10,7 @@
 
 import { MigrationError } from "./errors.ts";
 import { asError, messageOf, unknownOutcome } from "./failure.ts";
+import { unlessHung } from "./hang.ts";
 import type { SourceDialogue } from "./source_dialogue.ts";
 import type { SourceJournal } from "./source_journal.ts";
 import type { SourceLink } from "./source_link.ts";
@@ -26,8 +27,6 @@ import type { Whereabouts } from "./whereabouts.ts";
 const RELEASE_AGAIN_MS = 200;
 /** Between two questions to a QEMU that does not answer, in milliseconds. */
 const ASK_AGAIN_MS = 200;
-/** How long a QEMU that was told SHUT(0) may still take once nobody waits for the outcome any more, in milliseconds. */
-const HANG_MS = 10_000;
 
 /** What a {@linkcode SourceSwitchover} works with. */
 export interface SwitchoverParts {
@@ -98,6 +97,7 @@ export class SourceSwitchover implements Disposable {
 
   /** Somebody else runs the VM here. */
   async vmRan(): Promise<void> {
+    this.#waiter.wake();
     await this.#watch.look();
     this.#waiter.wake();
   }
@@ -157,7 +157,7 @@ export class SourceSwitchover implements Disposable {
       await this.#journal.append({ state: "releasing", counters: await vm.counters() });
       this.#waiter.check();
       this.#waiter.shield();
-      const end = await this.#shut();
+      const end = await this.#shut().catch(asError);
       if (end instanceof Error) {
         // SHUT(0) may have been read: neither may run before somebody has looked.
         await this.#steps.enter("unknown");
@@ -183,24 +183,16 @@ export class SourceSwitchover implements Disposable {
     await this.#release();
   }
 
-  /** SHUT(0), and what came of it; an error too when QEMU hangs, and nobody wants to wait for it any more. */
-  async #shut(): Promise<"stopped" | "gone" | "resumed" | Error> {
+  /** SHUT(0), and what came of it. @throws also when QEMU hangs, and nobody wants to wait for it any more */
+  async #shut(): Promise<"stopped" | "gone" | "resumed"> {
     const { vm, clock } = this.#options;
-    let end: Awaited<ReturnType<typeof vm.release>> | Error | null = null;
-    void vm.release().catch(asError).then((value) => {
-      end = value;
-      this.#waiter.wake();
+    const end = await unlessHung(vm.release(), {
+      waiter: this.#waiter,
+      clock,
+      unwanted: () => this.#dialogue.lost !== null || this.#givenUp !== null,
     });
-    const waiting = () => this.#dialogue.lost === null && this.#givenUp === null;
-    await this.#waiter.until(() => end !== null || !waiting());
-    let late = false;
-    const timer = clock.timer(HANG_MS, () => {
-      late = true;
-      this.#waiter.wake();
-    });
-    await this.#waiter.until(() => end !== null || late);
-    timer.clear();
-    return end ?? asError(this.#dialogue.lost ?? this.#givenUp);
+    if (end === "hung") throw this.#dialogue.lost ?? this.#givenUp;
+    return end;
   }
 
   /** RELEASE, until the VM runs over there; the way back if it cannot. */
@@ -228,7 +220,7 @@ export class SourceSwitchover implements Disposable {
           refusal?.text ?? "somebody has run it at the source"
         }`,
       );
-      const standing = await this.#watch.look();
+      const standing = this.#runsHere ? "ran" : await this.#watch.look();
       // Whoever waits for a QEMU that does not answer can be told to stop waiting.
       const ended = this.#dialogue.lost ?? this.#givenUp;
       if (standing === "silent" && ended !== null) {
@@ -323,9 +315,14 @@ export class SourceSwitchover implements Disposable {
 
   /** Each time only with a QEMU that is seen to hold the VM, or to run it: the other copy may be the only one. */
   async #sayDiscard(): Promise<void> {
-    const standing = await this.#look("discarding");
+    const standing = this.#runsHere ? "ran" : await this.#look("discarding");
     if (standing === "still" || standing === "ran") this.#dialogue.discard();
     this.#waiter.wake();
+  }
+
+  /** As was heard, without a question: while its answer is waited for, the other copy may be run as well. */
+  get #runsHere(): boolean {
+    return this.#watch.ran && !this.#watch.reset && !this.#whereabouts.gone;
   }
 
   /** Looks until QEMU answers, or nobody needs its answer any more in `state`. */

@@ -69,7 +69,7 @@ export const destinationTransitions = {
   /** SETUP, pages and STATE come in. */
   receiving: ["loading", "discarding", "failed"],
   /** FINISH was right; END, STATE and EOF go to QEMU. */
-  loading: ["loaded", "refusing", "discarding"],
+  loading: ["loaded", "refusing", "discarding", "unknown"],
   /** Journal `loaded`; waits for RELEASE. */
   loaded: ["taking", "refusing", "discarding", "unknown"],
   /** It cannot go on to `taking`: QEMU died, or `loaded` cannot be journalled. Says so until it is told to discard. */
@@ -80,7 +80,7 @@ export const destinationTransitions = {
   stuck: ["running", "discarding", "unknown"],
   running: [],
   /** Its QEMU is being ended. */
-  discarding: ["discarded"],
+  discarding: ["discarded", "unknown"],
   discarded: [],
   failed: [],
   unknown: [],

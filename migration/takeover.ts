@@ -13,7 +13,8 @@ import type { DestinationOptions } from "./destination_options.ts";
 import type { Place } from "./destination_place.ts";
 import { DestinationWatch } from "./destination_watch.ts";
 import { MigrationError } from "./errors.ts";
-import { abortMessage, messageOf } from "./failure.ts";
+import { abortMessage, messageOf, unknownOutcome } from "./failure.ts";
+import { unlessHung } from "./hang.ts";
 import type { IncomingSide } from "./incoming_side.ts";
 import type { AbortMessage, FinishMessage, Message } from "./messages.ts";
 import type { MigrationResult } from "./result.ts";
@@ -105,12 +106,19 @@ export class Takeover {
     // From the first byte of EOF on no timer and no Ctrl-C discards: only the source's word, or QEMU's failure.
     waiter.shield();
     this.#loadedOnce = true;
+    let hung = false;
     try {
-      await queue.sink!.load(queue.state);
+      hung = await unlessHung(queue.sink!.load(queue.state), {
+        waiter,
+        clock: this.#options.clock,
+        unwanted: () =>
+          this.#heard.dismissed !== null || this.#heard.lost !== null || this.#heard.stopAsked,
+      }) === "hung";
     } catch (error) {
       // What runs was loaded whole: it is as if somebody ran it a moment later.
       if (!this.#watch.ran || this.#heard.gone) return await this.#notLoaded(error);
     }
+    if (hung) throw await this.#hangs();
     try {
       await this.#journal.append("loaded");
     } catch (error) {
@@ -130,14 +138,25 @@ export class Takeover {
     throw error;
   }
 
+  /** On the source's word it is ended, in the end by force; without it this may be the only copy. @returns the error to leave with */
+  async #hangs(): Promise<MigrationError> {
+    const { dismissed } = this.#heard;
+    if (dismissed !== null) return await this.#mustStay() ?? dismissed;
+    await this.#keep("unknown");
+    return unknownOutcome(new Error("the destination's QEMU hangs while it loads the VM"));
+  }
+
   /** Somebody else runs it. */
   async vmRan(): Promise<void> {
     await this.#watch.journalRan().catch((error) => this.#note(messageOf(error)));
   }
 
-  /** The VM went on at the source, or is about to: alone nobody may run this copy. */
-  async journalWentOn(): Promise<void> {
-    await this.#journal.appendSourceWentOn().catch((error) =>
+  /**
+   * The VM went on at the source (`ran`), or is about to: alone nobody may run this copy. What ran there no RELEASE takes
+   * back.
+   */
+  async journalWentOn({ ran = false } = {}): Promise<void> {
+    await this.#journal.appendSourceWentOn(ran ? { sourceRan: true } : {}).catch((error) =>
       this.#note(
         `The VM may run at the source, and the journal does not say so (${
           messageOf(error)
@@ -237,6 +256,7 @@ export class Takeover {
       }
       let letGo = false;
       let left = false;
+      const { dismissed } = heard;
       if (heard.sourceWentOn) {
         await this.#keep();
         throw new MigrationError(
@@ -246,12 +266,14 @@ export class Takeover {
       }
       try {
         // RELEASE may have come meanwhile.
-        letGo = heard.dismissed !== null && await this.#watch.neverRan() &&
+        letGo = dismissed !== null && await this.#watch.neverRan() &&
           heard.dismissed !== null;
         if (!letGo) {
           if (!this.#journal.taken) await this.#journal.append("taking");
           const runs = before === "running";
           left = runs ? await this.#watch.hasLeft() : await this.#watch.stoodAndLeft(before);
+          // The disk and QEMU may have taken a while.
+          if (heard.sourceWentOn || heard.dismissed !== dismissed) continue;
           if (!left) return runs ? await vm.run() : clock.now();
         }
       } catch (error) {
@@ -304,10 +326,10 @@ export class Takeover {
   }
 
   /** The copy stays: it may be the only one, and nobody here can know. */
-  async #keep(): Promise<void> {
+  async #keep(stands: "paused" | "unknown" = "paused"): Promise<void> {
     const { ran } = this.#watch;
     if (ran) await this.vmRan();
-    this.#destinationState = ran ? "unknown" : "paused";
+    this.#destinationState = ran ? "unknown" : stands;
     await this.#enter("unknown");
   }
 
@@ -353,43 +375,50 @@ export class Takeover {
 
   // ---- the ways out ----
 
-  /** Ends our side after `error`: discards what may be discarded, and says so. */
-  async leave(error: unknown): Promise<void> {
+  /** Ends our side after `error`: discards what may be discarded, and says so. @returns `error`, or what is worse */
+  async leave(error: unknown): Promise<unknown> {
     const { vm } = this.#options;
     const heard = this.#heard;
-    if (this.state === "unknown" || this.state === "running") return;
+    const note = (cause: unknown) => this.#note(messageOf(cause));
+    if (this.state === "unknown" || this.state === "running") return error;
     await this.#incoming.settled();
     if (this.state === "listening" || (this.state === "receiving" && !this.#incoming.touched)) {
       this.#send(abortMessage(error));
-      await vm.restore();
+      await vm.restore().catch(note);
       if (this.#journal.isOpen) await this.#journal.append("discarded").catch(() => {});
-      return await this.#enter("failed");
+      await this.#enter("failed");
+      return error;
     }
     if (
       this.state in { loaded: 1, taking: 1, stuck: 1 } && heard.dismissed === null && !heard.gone
     ) {
-      return await this.#enter("unknown");
+      await this.#enter("unknown");
+      return error;
     }
     if (heard.dismissed === null) this.#send(abortMessage(error));
     await this.#enter("discarding");
     this.#incoming.close();
+    const { ran } = this.#watch;
     try {
       await vm.quit();
     } catch (cause) {
       // It is still there, and alone nobody may run it.
       await this.journalWentOn();
-      throw cause;
+      if (this.#loadedOnce) {
+        await this.#keep("unknown");
+        return unknownOutcome(cause);
+      }
+      note(cause);
+      return error;
     }
-    try {
-      await this.#journal.append("discarded");
-    } catch (cause) {
-      // A QEMU that is gone under a journal before `taking` has not run: that says the same.
-      if (this.#journal.taken) throw cause;
-      this.#note(messageOf(cause));
-    }
+    // Somebody's `cont` was faster.
+    if (this.#watch.ran && !ran) return await this.#gone(error);
+    // One that is gone, and was seen never to have run, never will: a disk that takes no line changes nothing about that.
+    await this.#journal.append("discarded").catch(note);
     await this.#enter("discarded");
     this.#destinationState = "discarded";
     this.sayAgain();
+    return error;
   }
 
   /** A copy that was discarded after EOF: the source may wait to hear of it, on another connection. */

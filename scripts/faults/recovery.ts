@@ -76,7 +76,9 @@ async function start(
     const side = declare === "source" ? "destination" : "source";
     // While `receive` is there nobody else may touch its QEMU.
     if (side === "destination") await receiveEnd(world);
-    return [recover(side, ["--to", receiveTo, "--declare-dead", declare])];
+    // A `send` that lives dials; a `receive` that lives listens.
+    const meet = side === "destination" ? "--listen" : "--to";
+    return [recover(side, [meet, receiveTo, "--declare-dead", declare])];
   }
   const sides = (["source", "destination"] as const)
     .filter((side) => hosts.journal(side, id).length > 0);

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { Buffer } from "node:buffer";
 import { KvmError } from "../../kvm/errors.ts";
 import { QemuDestination } from "../../kvm/qemu_destination.ts";
-import { QemuSource } from "../../kvm/qemu_source.ts";
+import { QemuSource, type SourceEnd } from "../../kvm/qemu_source.ts";
 import { readMigration } from "../../kvm/qemu_vm.ts";
 import { QmpError } from "../../kvm/qmp_error.ts";
 import type { LandingMode } from "../../kvm/landing.ts";
@@ -223,6 +223,22 @@ qemuTest(
     assert.notEqual((await ended.promise).kind, "gone");
     await qemu.until(async () => await qemu.runState() === "running");
     assert.equal(await source.release(), "resumed");
+  },
+);
+
+qemuTest(
+  "QemuSource.onEnd says gone when a QEMU is killed that was released",
+  async (directory) => {
+    await using qemu = await startWriter(directory);
+    const runtimeDirectory = runtimeIn(directory);
+    await using source = await QemuSource.attach(qemu.qmpPath, { runtimeDirectory });
+    const end = Promise.withResolvers<SourceEnd>();
+    source.onEnd = end.resolve;
+    await new Pump(await source.start({}), null).run();
+    assert.equal(await source.release(), "stopped");
+    Deno.kill(qemu.pid, "SIGKILL");
+    assert.deepEqual(await end.promise, { kind: "gone" });
+    assert.equal(await source.status(), "gone");
   },
 );
 

@@ -173,7 +173,7 @@ qemuTest("recover --declare-dead source runs nothing that was not loaded", async
   assert.equal(crash.hosts.journal("destination", crash.id).at(-1), "open");
   await crash.killReceive();
   await crash.source.process.kill();
-  const declare = ["--to", "127.0.0.1:1", "--declare-dead", "source"];
+  const declare = ["--listen", "127.0.0.1:0", "--declare-dead", "source"];
   assertRefused(
     await crash.recover("destination", declare),
     /Cannot run the VM here: this side holds nothing that could run/,
@@ -196,7 +196,7 @@ qemuTest("recover --declare-dead source takes the operator's word for a loaded c
   );
   assert.equal(crash.destination.hasRun, false);
   const sworn = await crash.recover("destination", [
-    ...["--to", "127.0.0.1:1", "--declare-dead", "source"],
+    ...["--listen", "127.0.0.1:0", "--declare-dead", "source"],
   ]);
   assert.equal(sworn.code, 0, sworn.stderr);
   await crash.reaches("gone", "running");

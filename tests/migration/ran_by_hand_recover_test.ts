@@ -4,11 +4,13 @@
 
 import assert from "node:assert/strict";
 import { meddledVm, runAtDestination, small, storyOf } from "../support/by_hand.ts";
+import { Loopback } from "../support/loopback.ts";
 import { SimulatedMigration } from "../support/simulated_migration.ts";
 import {
   crashed,
   recoverBoth,
   recoverSide,
+  silence,
   sourceRecoveryVm,
   unreachable,
 } from "../support/simulated_recovery.ts";
@@ -62,10 +64,8 @@ for (const how of ["both", "alone", "declared"] as const) {
     assert.equal(run.world.destination, "running");
     assert.equal(run.destinationJournals.states.at(-1), "taking");
     if (how === "both") await recoverBoth(run, "destination");
-    else {
-      const declareDead = how === "declared";
-      await recoverSide(run, "destination", { meet: unreachable, declareDead });
-    }
+    else if (how === "alone") await recoverSide(run, "destination", { meet: unreachable });
+    else await recoverSide(run, "destination", { meet: silence(), declareDead: true });
     assert.equal(run.destinationJournals.states.at(-1), "running");
     assert.equal(run.destinationVm.announced, 1, storyOf(run));
   });
@@ -85,11 +85,6 @@ for (const at of [4, 5, 6, 7]) {
   Deno.test(`recover() lets no copy go for a source's VM that was reset meanwhile, at its look ${at}`, async () => {
     await using run = await crashed({ source: "released" });
     const real = sourceRecoveryVm(run);
-    const { status } = real;
-    real.status = async () => {
-      const seen = await status();
-      return seen.runState === "prelaunch" ? { ...seen, migration: "completed" } : seen;
-    };
     const meddle = () => {
       run.world.source = "prelaunch";
     };
@@ -101,6 +96,59 @@ for (const at of [4, 5, 6, 7]) {
     assert.equal(run.world.destination, "paused", storyOf(run));
   });
 }
+
+for (const how of ["dry run", "full disk"] as const) {
+  Deno.test(`recover() runs no copy on RELEASE of which the destination's journal says that the source's VM ran: ${how}`, async () => {
+    let full = false;
+    await using run = await crashed({ destination: "stuck" }, {
+      destination: { runFails: 1 },
+      sourceDiskFails: () => full,
+    });
+    run.world.sourceRuns("somebody's cont");
+    full = how === "full disk";
+    const listener = new Loopback();
+    const leaves = new AbortController();
+    const listens = recoverSide(run, "destination", { meet: { listener }, signal: leaves.signal });
+    const meet = { dial: () => Promise.resolve(listener.dial()) };
+    await recoverSide(run, "source", { meet, dryRun: how === "dry run" });
+    leaves.abort();
+    await listens;
+    full = false;
+    // It has run for hours, and died.
+    run.world.source = "gone";
+    const { source, destination } = await recoverBoth(run, "destination");
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+    assert.match(source.error!.message, /older than what ran at the source/);
+    assert.equal(run.world.destinationRan, false, storyOf(run));
+  });
+}
+
+for (const last of ["ranEarly", "taking"] as const) {
+  Deno.test(`recover() at the destination does not call settled what the source calls a conflict, under \`${last}\``, async () => {
+    await using run = last === "ranEarly"
+      ? await crashed({ destination: "loaded" })
+      : await crashed({ destination: "stuck" }, { destination: { runFails: 1 } });
+    if (last === "taking") {
+      run.world.sourceRuns("somebody's cont");
+      await recoverBoth(run, "destination");
+    }
+    run.world.destination = "running";
+    run.world.destinationRan = true;
+    const { source, destination } = await recoverBoth(run, "destination");
+    assert.equal(run.destinationJournals.states.at(-1), last);
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+  });
+}
+
+Deno.test("recover() says what to do about a copy that is taken when the source's VM was run, and is gone", async () => {
+  await using run = await crashed({ destination: "stuck" }, { destination: { runFails: 1 } });
+  run.world.sourceRuns("somebody's cont");
+  await recoverSide(run, "source", { meet: unreachable });
+  run.world.source = "gone";
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "unknown");
+  assert.match(source.error!.hint!, /to give it up, and start the VM anew/);
+});
 
 Deno.test("recover() settles what was put right by hand, and says what is lost", async () => {
   await using run = await crashed({ source: "released" });

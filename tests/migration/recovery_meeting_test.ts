@@ -3,7 +3,7 @@ import { connect, JOIN, NO_PSK, RECOVER } from "../../migration/opening.ts";
 import type { Transport, TransportListener } from "../../migration/ports.ts";
 import { Loopback } from "../support/loopback.ts";
 import { identities, SimulatedMigration } from "../support/simulated_migration.ts";
-import { crashed, recoverSide } from "../support/simulated_recovery.ts";
+import { crashed, recoverSide, silence, unreachable } from "../support/simulated_recovery.ts";
 
 /** A listener whose first `count` connections were reset before they could be accepted. */
 function resetting(loopback: Loopback, count: number): TransportListener {
@@ -108,9 +108,14 @@ Deno.test("recover() that listens takes the other side for dead unless its key d
   }
 });
 
-Deno.test("recover() at the source does not listen to find out that the destination is dead", async () => {
+Deno.test("recover() does not listen for a destination, nor dial a source, to find out that it is dead", async () => {
   await using run = await crashed({ source: "released" });
-  const meet = { listener: new Loopback() };
-  await assert.rejects(recoverSide(run, "source", { meet, declareDead: true }), TypeError);
+  const listens = { meet: silence(), declareDead: true };
+  await assert.rejects(recoverSide(run, "source", listens), TypeError);
+  await assert.rejects(
+    recoverSide(run, "destination", { meet: unreachable, declareDead: true }),
+    TypeError,
+  );
   assert.equal(run.world.source, "postmigrate");
+  assert.equal(run.world.destination, "paused");
 });

@@ -16,8 +16,8 @@ import {
 const counters = { dirtySyncCount: 3, normal: 100, duplicate: 20 };
 const released: SourceJournalState[] = ["open", "releasing", "released"];
 
-function record(states: SourceJournalState[], known = true) {
-  return { states, counters: known ? counters : null };
+function record(states: SourceJournalState[], known = true, stopped = false) {
+  return { states, counters: known ? counters : null, stopped };
 }
 
 const sources: [string, string, string | null, SourceJournalState[], SourceStanding][] = [
@@ -157,7 +157,7 @@ const rows: [string, SourceStanding, SourceJournalState[], (Act | [Act, Act])[]]
   ["gone, ranHere", "gone", [...released, "ranHere"], [
     "unknown",
     "lost",
-    "conflict",
+    "unknown",
     "lost",
     "done",
     ["unknown", "settled"],
@@ -272,6 +272,17 @@ for (const [name, source, states, acts] of rows) {
     });
   });
 }
+
+Deno.test("verdict() gives a VM back to no QEMU whose cont had failed, and that was reset or has ended since", () => {
+  const states: SourceJournalState[] = [...released, "aborted"];
+  const reset = { runState: "prelaunch", migration: "completed", counters };
+  assert.equal(sourceStanding(reset, record(states, true, true)), "reset");
+  const acts: Act[] = ["unknown", "lost", "unknown", "lost", "done", "unknown"];
+  for (const declared of [false, true]) {
+    const options = { record: record(states, true, true), declared };
+    assert.deepEqual(columns.map((column) => verdict("gone", column, options).act), acts);
+  }
+});
 
 Deno.test("verdict() never runs a copy that may be older than one that ran, and never two", () => {
   for (const [, source, states] of rows) {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import type { JournalEntry } from "../../migration/ports.ts";
+import { storyOf } from "../support/by_hand.ts";
 import type { SimulatedMigration } from "../support/simulated_migration.ts";
 import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
 
@@ -159,6 +160,22 @@ Deno.test("recover() does not run the VM at the source while its disk takes no l
   assert.equal((await recoverSide(run, "source", word)).outcome, "completed");
   assert.equal(run.world.source, "running");
 });
+
+for (const became of ["prelaunch", "gone"] as const) {
+  Deno.test(`recover() throws no copy away for a VM whose cont had failed, and that is ${became} since`, async () => {
+    await using run = await crashed({ source: "released" });
+    run.sourceVm.resumeFails = 'Failed to get "write" lock';
+    const one = await recoverSide(run, "source", { meet: unreachable, declareDead: true });
+    assert.equal(one.outcome, "unknown");
+    run.world.source = became;
+    const both = await recoverBoth(run, "destination");
+    assert.deepEqual([both.source.outcome, both.destination.outcome], ["unknown", "unknown"]);
+    assert.equal(run.world.destination, "paused", storyOf(run));
+    run.world.destination = "gone";
+    const { source } = await recoverBoth(run, "destination");
+    assert.match(source.error!.message, /start the VM anew/, storyOf(run));
+  });
+}
 
 Deno.test("recover() leaves alone a QEMU that has served another migration since", async () => {
   await using run = await crashed({ source: "done" });

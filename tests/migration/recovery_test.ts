@@ -9,7 +9,13 @@ import {
   identities,
   type SimulatedMigration,
 } from "../support/simulated_migration.ts";
-import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
+import {
+  crashed,
+  recoverBoth,
+  recoverSide,
+  silence,
+  unreachable,
+} from "../support/simulated_recovery.ts";
 
 const plain: SimulatedCase = {
   seed: 1,
@@ -83,9 +89,12 @@ Deno.test("recover() refuses --declare-dead of a side that answers, and nothing 
     const listener = new Loopback();
     const ends = new AbortController();
     const other = side === "source" ? "destination" : "source";
-    const there = recoverSide(run, other, { meet: { listener }, signal: ends.signal });
-    const meet = { dial: () => Promise.resolve(listener.dial()) };
-    const result = await recoverSide(run, side, { meet, declareDead: true });
+    const meets = {
+      source: { dial: () => Promise.resolve(listener.dial()) },
+      destination: { listener },
+    };
+    const there = recoverSide(run, other, { meet: meets[other], signal: ends.signal });
+    const result = await recoverSide(run, side, { meet: meets[side], declareDead: true });
     assert.equal(result.outcome, "refused", result.error?.message);
     assert.match(result.error!.message, /it answers/);
     ends.abort();
@@ -132,7 +141,7 @@ Deno.test("recover() with --declare-dead takes the operator's word where no jour
     alone.error!.hint!,
     /has not run since it stopped for this migration, after 2025-01-01T.*--declare-dead source/s,
   );
-  const word = await recoverSide(lost, "destination", { meet: unreachable, declareDead: true });
+  const word = await recoverSide(lost, "destination", { meet: silence(), declareDead: true });
   assert.equal(word.outcome, "completed");
   assert.equal(lost.world.destination, "running");
   assert.deepEqual(lost.world.violations, []);
@@ -154,7 +163,7 @@ Deno.test("recover() with --declare-dead takes the operator's word where no jour
 
 Deno.test("recover() at the destination with --declare-dead source runs only a copy that is whole", async () => {
   await using run = await crashed({ destination: "receiving" });
-  const result = await recoverSide(run, "destination", { meet: unreachable, declareDead: true });
+  const result = await recoverSide(run, "destination", { meet: silence(), declareDead: true });
   assert.equal(result.outcome, "refused");
   assert.equal(run.world.destinationRan, false);
 });

@@ -21,6 +21,9 @@ const leftOut: Record<Side, Readonly<Record<string, string>>> = {
   source: {},
   destination: {
     "receiving -> failed": "no byte has reached QEMU, so that nothing could run: before the model",
+    "loading -> unknown": "QEMU hangs: to the model an agent that is killed there",
+    "discarding -> unknown":
+      "QEMU cannot be ended, or somebody's `cont` came first: neither is in it",
   },
 };
 

@@ -12,6 +12,8 @@ export class MemoryJournals implements JournalStore {
   readonly lines = new Map<string, JournalEntry[]>();
   /** Journals not closed yet. */
   open = 0;
+  /** Waited for before each line. */
+  beforeLine: (entry: JournalEntry) => Promise<void> = () => Promise.resolve();
   #appends = 0;
   readonly #fails: (append: number) => boolean;
   readonly #onLine: (entry: JournalEntry) => void;
@@ -70,7 +72,7 @@ export class MemoryJournals implements JournalStore {
   async #append(lines: JournalEntry[], entry: JournalEntry): Promise<void> {
     // Whatever is written has to survive being written.
     const line: JournalEntry = JSON.parse(JSON.stringify(entry));
-    await Promise.resolve();
+    await this.beforeLine(line);
     if (this.#fails(this.#appends++)) throw new Error("no space left on device");
     lines.push(line);
     this.#onLine(line);

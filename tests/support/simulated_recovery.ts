@@ -43,7 +43,9 @@ export function sourceRecoveryVm({ world, sourceVm }: SimulatedMigration): Recov
       const runState = world.source;
       if (runState === "gone") return { runState, migration: null, counters: null };
       const counters = await sourceVm.counters();
-      const migration = runState === "postmigrate" && !world.sourceStandsAgain
+      // A reset leaves query-migrate as it was.
+      const reset = runState === "prelaunch" && world.before !== "prelaunch";
+      const migration = reset || (runState === "postmigrate" && !world.sourceStandsAgain)
         ? "completed"
         : runState === "finish-migrate"
         ? "device"
@@ -151,6 +153,11 @@ export async function recoverSide(
 export const unreachable: RecoveryOptions["meet"] = {
   dial: () => Promise.reject(new Error("Cannot dial: no route to host")),
 };
+
+/** Nobody dials the host that listens. */
+export function silence(): RecoveryOptions["meet"] {
+  return { listener: new Loopback() };
+}
 
 /** `recover` on both hosts: one listens, the other dials. */
 export async function recoverBoth(

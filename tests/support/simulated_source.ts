@@ -278,7 +278,7 @@ export class SimulatedSource implements SourceVm {
   }
 
   #end(end: VmEnd): void {
-    if (!this.#leavingIsNews || this.#quitting) return;
+    if (!(this.#leavingIsNews || this.#released) || this.#quitting) return;
     this.#leavingIsNews = false;
     this.onEnd?.(end);
   }
