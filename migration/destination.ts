@@ -3,8 +3,8 @@
  * PROTOCOL.md sections 2 to 7).
  *
  * Its VM runs only after FINISH was checked, everything is loaded, and the source has said RELEASE. Who comes in is
- * the {@linkcode Door}'s business, who stays the {@linkcode Place}'s; what was said is in {@linkcode Heard}, and
- * {@linkcode Takeover} moves the VM. Here they are put together.
+ * the {@linkcode Door}'s business, who stays the {@linkcode Place}'s; what was said is in {@linkcode Heard}, what is said
+ * in {@linkcode DestinationDialogue}, and {@linkcode Takeover} moves the VM. Here they are put together.
  *
  * @module
  */
@@ -12,6 +12,7 @@
 import { type Admitted, equal, type Joining, type Recovering } from "./admission.ts";
 import { Candidate } from "./candidate.ts";
 import type { Connection } from "./connection.ts";
+import { DestinationDialogue } from "./destination_dialogue.ts";
 import { Door } from "./destination_door.ts";
 import { Heard } from "./destination_heard.ts";
 import { DestinationJournal } from "./destination_journal.ts";
@@ -27,7 +28,7 @@ import { quiet } from "./observers.ts";
 import type { Profile } from "./profile.ts";
 import { profiles } from "./profiles.ts";
 import type { RecordContent } from "./record_content.ts";
-import { saysWentOn } from "./recovery_rules.ts";
+import { saysWentOn } from "./recovery_standing.ts";
 import type { MigrationResult } from "./result.ts";
 import { SpacedNotes } from "./spaced_notes.ts";
 import type { DestinationState } from "./states.ts";
@@ -46,6 +47,7 @@ export class Destination {
   readonly #door: Door;
   readonly #journal: DestinationJournal;
   readonly #incoming: IncomingSide;
+  readonly #dialogue: DestinationDialogue;
   readonly #takeover: Takeover;
   /** Records that were damaged: they may be many. */
   readonly #mistakes: SpacedNotes;
@@ -71,11 +73,17 @@ export class Destination {
       journal: this.#journal,
       waiter: this.#heard.waiter,
     });
+    const parts = { place: this.#place, heard: this.#heard };
+    this.#dialogue = new DestinationDialogue({
+      ...parts,
+      options: this.#options,
+      state: () => this.state,
+    });
     this.#takeover = new Takeover(this.#options, {
-      place: this.#place,
-      heard: this.#heard,
+      ...parts,
       journal: this.#journal,
       incoming: this.#incoming,
+      dialogue: this.#dialogue,
     });
   }
 
@@ -117,7 +125,7 @@ export class Destination {
       this.#place.close();
       signal.removeEventListener("abort", stop);
       vm.onEnd = null;
-      await this.#takeover.linger();
+      if (this.#takeover.loadedOnce) await this.#dialogue.linger();
       this.#door.close();
       await this.#place.candidate?.link.finish(1_000);
       await this.#door.ended();
@@ -156,14 +164,14 @@ export class Destination {
       onMistake: (sequence) => this.#mistake(sequence),
       onCut: (error) => {
         // Nobody is told any more, unless the one that waits to be told has only come and gone.
-        if (this.#heard.done || this.state === "discarded") return this.#takeover.lingering;
+        if (this.#heard.done || this.state === "discarded") return this.#dialogue.lingering;
         this.#note(error.message, migrationId());
         // One that is not bound may join again as well, unless another takes its place meanwhile.
         return this.#place.candidate === candidate();
       },
       onJoined: () => {
         this.#note("The source has joined again", migrationId());
-        this.#takeover.sayAgain();
+        this.#dialogue.sayAgain();
         this.#heard.waiter.wake();
       },
       onFault: (error) => {
@@ -247,7 +255,7 @@ export class Destination {
       // Nothing was outstanding when it was said: a record that comes now is somebody else's.
       link.refuseRecords();
     }
-    if (this.#heard.hear(message, this.state)) this.#takeover.sayAgain();
+    if (this.#heard.hear(message, this.state)) this.#dialogue.sayAgain();
   }
 
   /** Says that a record was damaged, but not once for each where they are many. */

@@ -77,4 +77,4 @@ export type { SourceOptions } from "./source_options.ts";
 export { Destination } from "./destination.ts";
 export type { DestinationOptions } from "./destination_options.ts";
 export { recover, type RecoveryOptions, type RecoveryResult, type RecoveryVm } from "./recovery.ts";
-export type { VmStatus } from "./recovery_rules.ts";
+export type { VmStatus } from "./recovery_standing.ts";

@@ -18,7 +18,7 @@ import {
   destinationStanding,
   saysWentOn,
   type VmStatus,
-} from "./recovery_rules.ts";
+} from "./recovery_standing.ts";
 import { destinationWords, unlessGone } from "./recovery_words.ts";
 
 /** How long QEMU may take to load what it got, in milliseconds. */

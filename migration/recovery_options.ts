@@ -14,7 +14,7 @@ import type {
   Transport,
   TransportListener,
 } from "./ports.ts";
-import type { VmStatus } from "./recovery_rules.ts";
+import type { VmStatus } from "./recovery_standing.ts";
 import type { Outcome } from "./result.ts";
 
 /** A QEMU after a crash of its agent. */

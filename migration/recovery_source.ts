@@ -17,19 +17,17 @@ import type {
 import { RecoveryLog } from "./recovery_log.ts";
 import { Meeting } from "./recovery_meeting.ts";
 import type { RecoveryOptions } from "./recovery_options.ts";
+import { RAN_AND_LOST, type Verdict, verdict } from "./recovery_rules.ts";
 import {
   type DestinationStanding,
   destinationStanding,
   mayRunThere,
-  RAN_AND_LOST,
   ranHereSince,
   type SourceRecord,
   type SourceStanding,
   sourceStanding,
-  type Verdict,
-  verdict,
   wentOnFrom,
-} from "./recovery_rules.ts";
+} from "./recovery_standing.ts";
 import { destinationWords, sourceWords, unlessGone, verdictWords } from "./recovery_words.ts";
 
 /** How long QEMU may take to leave the migration when its agent is gone, in milliseconds. */

@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { DestinationStanding, SourceStanding, Verdict } from "./recovery_rules.ts";
+import type { Verdict } from "./recovery_rules.ts";
+import type { DestinationStanding, SourceStanding } from "./recovery_standing.ts";
 
 /** Where the VM stands at the source. */
 export const sourceWords = {

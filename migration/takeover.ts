@@ -7,6 +7,7 @@
  */
 
 import type { Candidate } from "./candidate.ts";
+import type { DestinationDialogue } from "./destination_dialogue.ts";
 import type { Heard } from "./destination_heard.ts";
 import type { DestinationJournal } from "./destination_journal.ts";
 import type { DestinationOptions } from "./destination_options.ts";
@@ -16,7 +17,7 @@ import { MigrationError } from "./errors.ts";
 import { abortMessage, messageOf, unknownOutcome } from "./failure.ts";
 import { unlessHung } from "./hang.ts";
 import type { IncomingSide } from "./incoming_side.ts";
-import type { AbortMessage, FinishMessage, Message } from "./messages.ts";
+import type { FinishMessage } from "./messages.ts";
 import type { MigrationResult } from "./result.ts";
 import { type DestinationState, destinationTransitions, StateMachine } from "./states.ts";
 
@@ -29,6 +30,7 @@ export interface TakeoverParts {
   heard: Heard;
   journal: DestinationJournal;
   incoming: IncomingSide;
+  dialogue: DestinationDialogue;
 }
 
 /** Moves the destination's machine: {@linkcode load}, {@linkcode takeOver}, and {@linkcode leave} when either throws. */
@@ -38,15 +40,12 @@ export class Takeover {
   readonly #heard: Heard;
   readonly #journal: DestinationJournal;
   readonly #incoming: IncomingSide;
+  readonly #dialogue: DestinationDialogue;
   readonly #watch: DestinationWatch;
   readonly #machine: StateMachine<DestinationState>;
   #lastState: DestinationState = "listening";
   #loadedOnce = false;
-  /** What ABORT says, in `refusing` and `stuck`. */
-  #refusal: AbortMessage | null = null;
-  #resumedAtMs: number | null = null;
   #destinationState: MigrationResult["destinationState"] = null;
-  #lingering = false;
 
   /** Begins in `listening`. */
   constructor(options: DestinationOptions, parts: TakeoverParts) {
@@ -55,6 +54,7 @@ export class Takeover {
     this.#heard = parts.heard;
     this.#journal = parts.journal;
     this.#incoming = parts.incoming;
+    this.#dialogue = parts.dialogue;
     this.#watch = new DestinationWatch({ ...parts, vm: options.vm });
     this.#machine = new StateMachine<DestinationState>("listening", {
       transitions: destinationTransitions,
@@ -80,11 +80,6 @@ export class Takeover {
   /** QEMU was given EOF, or was about to be. */
   get loadedOnce(): boolean {
     return this.#loadedOnce;
-  }
-
-  /** The source has not heard yet that its copy was discarded. */
-  get lingering(): boolean {
-    return this.#lingering;
   }
 
   // ---- the steps ----
@@ -126,7 +121,7 @@ export class Takeover {
     }
     await this.#enter("loaded");
     // Whoever asked for the end meanwhile must not be released: the source goes on instead.
-    if (!this.#heard.stopAsked) this.sayAgain();
+    if (!this.#heard.stopAsked) this.#dialogue.sayAgain();
   }
 
   /**
@@ -196,9 +191,9 @@ export class Takeover {
     // The VM runs: a full disk changes nothing about that.
     await this.#journal.append("running").catch((error) => this.#note(messageOf(error)));
     // A connection that comes meanwhile is told, too.
-    this.#resumedAtMs = resumedAtMs;
+    this.#dialogue.ran(resumedAtMs);
     await this.#enter("running");
-    this.#sayRunning();
+    this.#dialogue.sayAgain();
     await announced;
     await heard.waiter.until(() => heard.done || heard.lost || heard.stopAsked);
   }
@@ -211,7 +206,7 @@ export class Takeover {
     const heard = this.#heard;
     await this.#enter("refusing");
     if (heard.gone && this.#watch.ran) throw await this.#gone(error);
-    this.#send(this.#refusal = abortMessage(error));
+    this.#dialogue.refuse(abortMessage(error));
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
     if (heard.gone && this.#watch.ran) throw await this.#gone(error);
     if (heard.dismissed === null && !heard.gone) {
@@ -281,7 +276,7 @@ export class Takeover {
         failure = error;
         if (this.state !== "stuck") {
           await this.#enter("stuck");
-          this.#send(this.#refusal = { ...abortMessage(error), code: "cannotRun" });
+          this.#dialogue.refuse({ ...abortMessage(error), code: "cannotRun" });
         }
         if (heard.dismissed !== null && !told) {
           told = this.#journal.taken;
@@ -333,46 +328,6 @@ export class Takeover {
     await this.#enter("unknown");
   }
 
-  // ---- what is said ----
-
-  /** Says what the state wants said, after a step and on every new connection. All of it is idempotent. */
-  sayAgain(): void {
-    const candidate = this.#place.bound;
-    if (candidate === null) return;
-    const { link, queue } = candidate;
-    switch (this.state) {
-      case "loaded":
-        return link.send({ type: "LOADED", pages: queue.pages, records: link.records });
-      case "running":
-        return this.#sayRunning();
-      case "refusing":
-      case "stuck":
-        if (this.#refusal !== null) link.send(this.#refusal);
-        return;
-      case "discarded":
-        link.send({ type: "DISCARDED" });
-        if (link.connected) this.#lingering = false;
-    }
-  }
-
-  #sayRunning(): void {
-    const { vm, clock, agentCpuSeconds } = this.#options;
-    const qemuSeconds = vm.cpuSeconds();
-    this.#send({
-      type: "RUNNING",
-      sinceResumeUs: Math.max(0, Math.round((clock.now() - this.#resumedAtMs!) * 1000)),
-      cpuMs: {
-        agent: Math.round(agentCpuSeconds() * 1000),
-        qemu: qemuSeconds === null ? null : Math.round(qemuSeconds * 1000),
-      },
-    });
-  }
-
-  /** Who is not bound to us is told nothing. */
-  #send(message: Message): void {
-    this.#place.bound?.link.send(message);
-  }
-
   // ---- the ways out ----
 
   /** Ends our side after `error`: discards what may be discarded, and says so. @returns `error`, or what is worse */
@@ -383,7 +338,7 @@ export class Takeover {
     if (this.state === "unknown" || this.state === "running") return error;
     await this.#incoming.settled();
     if (this.state === "listening" || (this.state === "receiving" && !this.#incoming.touched)) {
-      this.#send(abortMessage(error));
+      this.#dialogue.abort(error);
       await vm.restore().catch(note);
       if (this.#journal.isOpen) await this.#journal.append("discarded").catch(() => {});
       await this.#enter("failed");
@@ -395,7 +350,7 @@ export class Takeover {
       await this.#enter("unknown");
       return error;
     }
-    if (heard.dismissed === null) this.#send(abortMessage(error));
+    if (heard.dismissed === null) this.#dialogue.abort(error);
     await this.#enter("discarding");
     this.#incoming.close();
     const { ran } = this.#watch;
@@ -417,23 +372,8 @@ export class Takeover {
     await this.#journal.append("discarded").catch(note);
     await this.#enter("discarded");
     this.#destinationState = "discarded";
-    this.sayAgain();
+    this.#dialogue.sayAgain();
     return error;
-  }
-
-  /** A copy that was discarded after EOF: the source may wait to hear of it, on another connection. */
-  async linger(): Promise<void> {
-    const heard = this.#heard;
-    const link = this.#place.bound?.link;
-    if (this.state !== "discarded" || !this.#loadedOnce || link === undefined) return;
-    const onOver = () => {
-      this.#lingering = false;
-      heard.waiter.wake();
-    };
-    this.#lingering = !link.connected;
-    link.waitForAnother(onOver);
-    await heard.waiter.until(() => !this.#lingering || heard.stopAsked || heard.lost !== null)
-      .catch(() => {});
   }
 
   async #enter(state: DestinationState): Promise<void> {
