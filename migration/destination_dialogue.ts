@@ -50,9 +50,9 @@ export class DestinationDialogue {
     this.#send(abortMessage(error));
   }
 
-  /** ABORT of one that waits for the source's word: said again while it does. */
+  /** ABORT of one that waits for the source's word: said in `refusing` and `stuck`, whenever it is time to say something. */
   refuse(refusal: AbortMessage): void {
-    this.#send(this.#refusal = refusal);
+    this.#refusal = refusal;
   }
 
   /** The VM runs since then, in monotonic ms: what RUNNING says. */

@@ -90,10 +90,14 @@ export class DestinationJournal {
     });
   }
 
-  /** The VM went on at the source, or is about to: alone nobody may run this one. @throws MigrationError `journal` */
+  /**
+   * The VM went on at the source (`sourceRan`), or is about to: alone nobody may run this one, and what ran there no RELEASE
+   * takes back. @throws MigrationError `journal`
+   */
   async appendSourceWentOn(facts: { sourceRan?: true }): Promise<void> {
     await this.#turns.run(async () => {
       if (this.#state === "taking") await this.#append("taking", { sourceWentOn: true, ...facts });
+      else if (this.#state === "loaded" && facts.sourceRan) await this.#append("loaded", facts);
     });
   }
 

@@ -52,12 +52,12 @@ export class DestinationWatch {
 
   /**
    * Right before `cont`, which would boot a VM anew that was reset, and run one again that was moved on. @returns whether
-   * it was moved on @throws Error when it was reset
+   * it was moved on @throws Error when it was reset; what `status` throws
    */
   async hasLeft(): Promise<boolean> {
-    const state = await this.#vm.status().catch(() => null);
+    const state = await this.#vm.status();
     if (state === "prelaunch") throw new Error("somebody has reset it");
-    return state !== null && state in LEFT;
+    return state in LEFT;
   }
 
   /**

@@ -141,18 +141,14 @@ export class DestinationRecovery implements Disposable {
 
   /** Does what the source says, and nothing else. */
   async #obey(source: VmStatus & { journal: string }): Promise<void> {
-    // Alone it would run what is older by now.
-    const warned = this.log.sourceWentOn || !saysWentOn(source);
-    if (!warned && await this.#standing() === "taking") {
-      await this.log.append("taking", { sourceWentOn: true, sourceRan: true });
-    }
+    if (saysWentOn(source) && !this.log.sourceRan) await this.#appendSourceRan();
     let failure: RunFailure | null = null;
     for (let next; (next = await this.#meeting.next()) !== null;) {
       // Waiting for the source may have taken an hour.
       const now = await this.#standing();
       switch (next.type) {
         case "RELEASE":
-          if (now === "taking" && this.log.sourceRan) {
+          if ((now === "loaded" || now === "taking") && this.log.sourceRan) {
             const text = "its copy is older than what ran at the source since";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else if (now === "loaded" || now === "taking") {
@@ -207,6 +203,17 @@ export class DestinationRecovery implements Disposable {
     await this.#checkSettled(failure, "the source went away before it decided");
   }
 
+  /** Alone this side would run what is older by now, and so it would on RELEASE of a source that has ended since. */
+  async #appendSourceRan(): Promise<void> {
+    const standing = await this.#standing();
+    if (standing === "taking") {
+      await this.log.append("taking", { sourceWentOn: true, sourceRan: true });
+    }
+    if (standing === "loaded" && this.log.last === "loaded") {
+      await this.log.append("loaded", { sourceRan: true });
+    }
+  }
+
   /** Whether somebody ran the copy before it was released, and the source's VM did not run since, as far as that says. */
   #mayBeNewest({ runState }: VmStatus): boolean {
     const { vm, entries } = this.#options;
@@ -252,7 +259,7 @@ export class DestinationRecovery implements Disposable {
       const { runState } = await vm.status();
       if (runState === "running") return null;
       // As it was loaded: a `cont` that QEMU refused. One whose answer was lost may have worked for a while.
-      const stands = runState === "paused" || runState === "prelaunch";
+      const stands = runState in { paused: 1, prelaunch: 1, gone: 1 };
       const neverRan = now === "loaded" && stands && !vm.hasRun;
       return {
         text: messageOf(error),
@@ -269,7 +276,8 @@ export class DestinationRecovery implements Disposable {
     if (vm.hasRun && !hasRun) {
       throw new MigrationError("unknownOutcome", "Cannot discard the VM: it ran before it ended");
     }
-    if (this.log.last !== "discarded") await this.log.append("discarded");
+    // One that is gone runs no more, whatever the disk takes.
+    if (this.log.last !== "discarded") await this.#appendOrNote("discarded");
     this.destinationState = "discarded";
     this.log.note("the copy here was discarded: the VM is at the source, or went on from there");
   }
@@ -296,7 +304,7 @@ export class DestinationRecovery implements Disposable {
       });
     }
     if (now === "running") return this.#checkReleased();
-    if (now === "neverRan") return;
+    if (now === "neverRan" || this.destinationState === "discarded") return;
     throw new MigrationError("unknownOutcome", `Cannot settle this: ${why}`, {
       hint: "see what it says there; run `recover` on both hosts again",
     });

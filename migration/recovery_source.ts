@@ -182,21 +182,18 @@ export class SourceRecovery implements Disposable {
     // Discarding may have taken a while. Of one that is gone no line may say that it went on.
     await this.#checkStands();
     await this.#appendAborted(facts);
-    // The disk may have taken a while, too.
-    await this.#checkStands();
-    if (before === "running") {
-      try {
-        await this.#options.vm.resume();
-      } catch (cause) {
-        // Until it goes on this is not settled.
-        const stopped = messageOf(cause);
-        await this.log.append("aborted", { stopped }).catch(() => {});
-        throw new MigrationError(
-          "unknownOutcome",
-          `Cannot run the VM at the source again: ${stopped}`,
-          { hint: "mend what QEMU says, then run `recover` here again", cause },
-        );
-      }
+    try {
+      // The disk may have taken a while, too.
+      await this.#checkStands();
+      if (before === "running") await this.#options.vm.resume();
+    } catch (cause) {
+      await this.#appendStopped(messageOf(cause));
+      if (cause instanceof MigrationError) throw cause;
+      throw new MigrationError(
+        "unknownOutcome",
+        `Cannot run the VM at the source again: ${messageOf(cause)}`,
+        { hint: "mend what QEMU says, then run `recover` here again", cause },
+      );
     }
     if (this.log.stopped) await this.#appendAborted();
     this.sourceState = before === "running" ? "running" : "postmigrate";
@@ -205,6 +202,15 @@ export class SourceRecovery implements Disposable {
         ? "the VM runs at the source"
         : "the VM stands at the source: `cont` runs it",
     );
+  }
+
+  /** Until it goes on this is not settled. Of one that does not answer nobody can say that it does not: it may take `cont` yet. */
+  async #appendStopped(stopped: string): Promise<void> {
+    const standing = await this.#standing({ ...this.#record(), stopped: true }).catch(() =>
+      "silent"
+    );
+    if (!(standing in { postmigrate: 1, reset: 1, gone: 1 }) || this.#options.vm.hasRun) return;
+    await this.log.append("aborted", { stopped }).catch(() => {});
   }
 
   /** @throws {MigrationError} `unknownOutcome` when it stands no more as this migration left it */
@@ -242,6 +248,9 @@ export class SourceRecovery implements Disposable {
         this.log.note(RAN_AND_LOST);
       }
       await this.log.append("done");
+      if (this.#options.vm.hasRun && standing !== "gone") {
+        throw conflict("it runs at the destination, and somebody has run it at the source");
+      }
     }
     if (standing === "postmigrate" && !this.#options.vm.hasRun) {
       await this.#options.vm.quit();
@@ -293,11 +302,11 @@ export class SourceRecovery implements Disposable {
   }
 
   /** QEMU in finish-migrate is on its way: its agent's socket is closed. */
-  async #standing(): Promise<SourceStanding> {
+  async #standing(record?: SourceRecord): Promise<SourceStanding> {
     const { vm, clock, signal } = this.#options;
     const untilMs = clock.now() + LEAVING_MS;
     for (;;) {
-      const standing = sourceStanding(await vm.status(), this.#record());
+      const standing = sourceStanding(await vm.status(), record ?? this.#record());
       if (standing !== "waiting" || clock.now() > untilMs || signal.aborted) return standing;
       await pause(LOOK_MS, { clock, signal });
     }

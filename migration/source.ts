@@ -17,11 +17,12 @@
 import { CopyLimits } from "./copy_limits.ts";
 import { MigrationError } from "./errors.ts";
 import { abortMessage, asError, messageOf, unknownOutcome } from "./failure.ts";
+import { unlessHung } from "./hang.ts";
 import { encodeKey } from "./identity.ts";
 import { DISCARD_WAIT_MS } from "./limits.ts";
 import { quiet } from "./observers.ts";
 import type { Opened } from "./opening.ts";
-import type { VmEnd } from "./ports.ts";
+import type { SourceVm, VmEnd } from "./ports.ts";
 import { profiles } from "./profiles.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
 import type { RoundStatistics } from "./rounds.ts";
@@ -266,12 +267,12 @@ export class Source {
 
   /** Closes QEMU's socket, sees the VM run, and only then says ABORT. */
   async #abort(error: unknown): Promise<"forward"> {
-    const { vm, clock } = this.#options;
+    const { clock } = this.#options;
     const dialogue = this.#dialogue!;
     await this.#steps.enter("aborting");
     this.#budget.end();
     this.#copy?.close();
-    const end = await vm.cancel().catch(asError);
+    const end = await this.#cancel().catch(asError);
     if (end instanceof Error) {
       // Nobody saw it run, so nobody says ABORT.
       await this.#steps.enter("failed");
@@ -314,6 +315,22 @@ export class Source {
     }
     await this.#steps.enter("aborted");
     throw error;
+  }
+
+  /** As `vm.cancel()`. @throws also when QEMU hangs, and the operator does not want to wait for it any more */
+  async #cancel(): Promise<Awaited<ReturnType<SourceVm["cancel"]>>> {
+    const { vm, clock, signal } = this.#options;
+    // The other one throws what ended the migration.
+    const waiter = new Waiter();
+    const wake = () => waiter.wake();
+    signal.addEventListener("abort", wake);
+    try {
+      const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted: () => signal.aborted });
+      if (end === "hung") throw new Error("the source's QEMU hangs while it takes the VM back");
+      return end;
+    } finally {
+      signal.removeEventListener("abort", wake);
+    }
   }
 
   /** The VM has died here, and nowhere else is enough of it. */

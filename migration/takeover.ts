@@ -207,6 +207,7 @@ export class Takeover {
     await this.#enter("refusing");
     if (heard.gone && this.#watch.ran) throw await this.#gone(error);
     this.#dialogue.refuse(abortMessage(error));
+    this.#dialogue.sayAgain();
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked);
     if (heard.gone && this.#watch.ran) throw await this.#gone(error);
     if (heard.dismissed === null && !heard.gone) {
@@ -219,17 +220,23 @@ export class Takeover {
   }
 
   /**
-   * DISCARD or ABORT came. Who says ABORT has seen its VM run, if it did before; who says DISCARD would run it now. A copy
-   * that ran here is newer than one that did not there. @returns the error to leave with; null when it may go
+   * DISCARD or ABORT came. Who says DISCARD would run it now: a copy that ran here is newer than one that did not there.
+   * @returns the error to leave with; null when it may go
    */
   async #mustStay(): Promise<MigrationError | null> {
-    const { dismissed, discarded } = this.#heard;
-    const ranThere = !discarded && this.#place.bound!.admitted.offer.before === "running";
-    if (dismissed === null || ranThere || !this.#watch.ran) return null;
+    const { dismissed } = this.#heard;
+    if (dismissed === null || this.#ranThere || !this.#watch.ran) return null;
     await this.#keep();
     return new MigrationError("unknownOutcome", "Cannot discard the VM: it ran here", {
       cause: dismissed,
     });
+  }
+
+  /** Who says ABORT has seen its VM run, if it did before. */
+  get #ranThere(): boolean {
+    const { dismissed, discarded } = this.#heard;
+    const { before } = this.#place.bound!.admitted.offer;
+    return dismissed !== null && !discarded && before === "running";
   }
 
   /**
@@ -252,13 +259,7 @@ export class Takeover {
       let letGo = false;
       let left = false;
       const { dismissed } = heard;
-      if (heard.sourceWentOn) {
-        await this.#keep();
-        throw new MigrationError(
-          "unknownOutcome",
-          "Cannot run the VM: it went on at the source, as `recover` there says",
-        );
-      }
+      if (heard.sourceWentOn) throw await this.#wentOnThere();
       try {
         // RELEASE may have come meanwhile.
         letGo = dismissed !== null && await this.#watch.neverRan() &&
@@ -277,6 +278,7 @@ export class Takeover {
         if (this.state !== "stuck") {
           await this.#enter("stuck");
           this.#dialogue.refuse({ ...abortMessage(error), code: "cannotRun" });
+          this.#dialogue.sayAgain();
         }
         if (heard.dismissed !== null && !told) {
           told = this.#journal.taken;
@@ -301,6 +303,21 @@ export class Takeover {
         );
       }
     }
+  }
+
+  /** It runs here no more: it goes when the source's word comes. @returns the error to leave with */
+  async #wentOnThere(): Promise<MigrationError> {
+    const heard = this.#heard;
+    const text = "it went on at the source, as `recover` there says";
+    if (this.state !== "stuck") await this.#enter("stuck");
+    // For a RELEASE. Unasked `recover` would take it for the answer to what it says.
+    this.#dialogue.refuse({ type: "ABORT", code: "vm", text });
+    await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked || heard.gone);
+    if (heard.gone) return await this.#gone();
+    const { dismissed } = heard;
+    if (dismissed !== null && await this.#watch.neverRan().catch(() => false)) return dismissed;
+    await this.#keep();
+    return new MigrationError("unknownOutcome", `Cannot run the VM: ${text}`);
   }
 
   /**
@@ -353,7 +370,6 @@ export class Takeover {
     if (heard.dismissed === null) this.#dialogue.abort(error);
     await this.#enter("discarding");
     this.#incoming.close();
-    const { ran } = this.#watch;
     try {
       await vm.quit();
     } catch (cause) {
@@ -367,7 +383,7 @@ export class Takeover {
       return error;
     }
     // Somebody's `cont` was faster.
-    if (this.#watch.ran && !ran) return await this.#gone(error);
+    if (this.#watch.ran && !this.#ranThere) return await this.#gone(error);
     // One that is gone, and was seen never to have run, never will: a disk that takes no line changes nothing about that.
     await this.#journal.append("discarded").catch(note);
     await this.#enter("discarded");

@@ -8,7 +8,7 @@ import {
   SimulatedMigration,
   type SimulatedMigrationOptions,
 } from "../support/simulated_migration.ts";
-import { recoverBoth } from "../support/simulated_recovery.ts";
+import { crashed, recoverBoth } from "../support/simulated_recovery.ts";
 
 /** QEMU takes EOF, and hangs. */
 function hangsLoading(run: SimulatedMigration): void {
@@ -92,3 +92,48 @@ Deno.test("Destination says DISCARDED without a line `discarded` behind `taking`
   assert.equal(recovered.destination.outcome, "completed", storyOf(run));
   assert.equal(run.world.source, "running");
 });
+
+Deno.test("recover() says DISCARDED without that line, too", async () => {
+  await using run = await crashed({ source: "released" }, {
+    destination: { runFails: 1_000_000 },
+    destinationDiskFails: (append) => append === 3,
+  });
+  const { source, destination } = await recoverBoth(run, "destination");
+  assert.deepEqual([source.outcome, destination.outcome], ["completed", "completed"], storyOf(run));
+  assert.deepEqual(run.destinationJournals.states, ["open", "loaded", "taking"]);
+  assert.equal(run.world.source, "running", storyOf(run));
+});
+
+for (const when of ["the state is entered", "the answer is read"] as const) {
+  Deno.test(`Destination does not say DISCARDED of a copy that somebody ran right when ${when}`, async () => {
+    const ran = (run: SimulatedMigration) => {
+      run.meddled = true;
+      run.world.destinationRan = true;
+      run.destinationVm.onEnd?.({ kind: "resumed", text: "somebody else made the VM run" });
+    };
+    const { run, source, destination } = await endsOf({
+      limits: { reconnectMs: 5_000 },
+      destination: { runFails: 1_000_000 },
+      prepare: (run) => {
+        if (when === "the state is entered") return;
+        const status = run.destinationVm.status.bind(run.destinationVm);
+        run.destinationVm.status = async () => {
+          const state = await status();
+          if (run.source.state === "discarding" && !run.meddled) {
+            run.meddled = true;
+            // Behind those who wait for the answer.
+            void Promise.resolve().then(() => {}).then(() => {}).then(() => ran(run));
+          }
+          return state;
+        };
+      },
+      destinationEntered: async (state, run) => {
+        if (when !== "the state is entered" || state !== "discarding") return;
+        await run.clock.sleep(5);
+        ran(run);
+      },
+    });
+    await using _ = run;
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+  });
+}

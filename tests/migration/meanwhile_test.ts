@@ -219,3 +219,77 @@ for (const meddled of ["prelaunch", "postmigrate"] as const) {
     assert.equal(conts, 0, storyOf(run));
   });
 }
+
+for (const meddled of ["gone", "prelaunch"] as const) {
+  Deno.test(`recover() throws no copy away for a VM that became ${meddled} while \`aborted\` was written`, async () => {
+    await using run = await crashed({ source: "released" });
+    const meanwhile = () => {
+      if (meddled === "gone") run.killSource();
+      else run.world.source = meddled;
+    };
+    slowLine(run, run.sourceJournals, { state: "aborted", ms: 50, meanwhile });
+    const alone = await recoverSide(run, "source", { meet: unreachable, declareDead: true });
+    assert.equal(alone.outcome, "unknown", storyOf(run));
+    run.sourceJournals.beforeLine = () => Promise.resolve();
+    const { source, destination } = await recoverBoth(run, "destination");
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+    assert.equal(run.world.destination, "paused", storyOf(run));
+    run.killDestination();
+    const again = await recoverBoth(run, "destination");
+    assert.match(again.source.error!.message, /start the VM anew/, storyOf(run));
+  });
+}
+
+Deno.test("recover() brings the VM back when the destination's QEMU dies while `taking` is written: it never ran", async () => {
+  await using run = await crashed({ source: "released" });
+  const meanwhile = () => run.killDestination();
+  slowLine(run, run.destinationJournals, { state: "taking", ms: 50, meanwhile });
+  const { source, destination } = await recoverBoth(run, "destination");
+  assert.deepEqual([source.outcome, destination.outcome], ["completed", "completed"]);
+  assert.equal(run.world.source, "running", storyOf(run));
+});
+
+Deno.test("recover() does not call a VM settled that somebody has run at the source while `done` was written", async () => {
+  await using run = await crashed({ source: "released" });
+  const vm = sourceRecoveryVm(run);
+  const meanwhile = () => {
+    run.world.source = "running";
+    run.world.sourceRanOn = true;
+    vm.onRun?.();
+  };
+  slowLine(run, run.sourceJournals, { state: "done", ms: 50, meanwhile });
+  const { source } = await recoverBoth(run, "destination", { source: vm });
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.match(source.error!.message, /somebody has run it at the source/);
+});
+
+Deno.test("Destination says no cont to a VM that was reset, whose QEMU does not answer just now", async () => {
+  let silent = false;
+  let conts = 0;
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { reconnectMs: 5_000 },
+    prepare: (run) => {
+      const { destinationVm } = run;
+      const status = destinationVm.status.bind(destinationVm);
+      destinationVm.status = async () => {
+        if (!silent) return await status();
+        await run.clock.sleep(2_000);
+        throw new Error("QEMU does not answer");
+      };
+      destinationVm.run = () => {
+        conts++;
+        return Promise.resolve(run.clock.now());
+      };
+    },
+    destinationEntered: (state, run) => {
+      if (state !== "taking") return;
+      run.meddled = true;
+      run.world.destination = "prelaunch";
+      silent = true;
+    },
+  });
+  const [source, destination] = await ends(run);
+  assert.equal(conts, 0, storyOf(run));
+  assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+});

@@ -97,6 +97,48 @@ for (const at of [4, 5, 6, 7]) {
   });
 }
 
+for (const last of ["loaded", "taking"] as const) {
+  Deno.test(`recover() runs no copy on RELEASE of a source whose VM ran, as only a dry run has said, under \`${last}\``, async () => {
+    await using run = await crashed({ source: "released" });
+    const { journal } = run.destinationJournals.reopen(run.source.id, "destination");
+    if (last === "taking") {
+      const time = new Date(0).toISOString();
+      await journal.append({ state: last, time });
+      // DISCARD came, and QEMU did not answer.
+      await journal.append({ state: last, time, sourceWentOn: true });
+    }
+    run.world.sourceRuns("somebody's cont");
+    const listener = new Loopback();
+    const listens = recoverSide(run, "destination", { meet: { listener } });
+    const meet = { dial: () => Promise.resolve(listener.dial()) };
+    await recoverSide(run, "source", { meet, dryRun: true });
+    await listens;
+    run.killSource();
+    const { source, destination } = await recoverBoth(run, "destination");
+    assert.equal(run.world.destinationRan, false, storyOf(run));
+    assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+  });
+}
+
+Deno.test("A living receive that is told so by recover() lets its copy go on DISCARD, though its disk is full", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { reconnectMs: 60_000, maxStopMs: 30_000 },
+    destinationDiskFails: (append) => append >= 2,
+    destinationEntered: (state, run) => void (state === "stuck" && run.killSourceAgent()),
+  });
+  const { destinationEnds } = run.start();
+  await Promise.race([run.sourceAgent.died, run.tooLong()]);
+  await run.clock.sleep(500);
+  run.meddled = true;
+  run.world.sourceRuns("somebody's cont");
+  const meet = { dial: () => Promise.resolve(run.loopback.dial()) };
+  const source = await recoverSide(run, "source", { meet });
+  const destination = await Promise.race([destinationEnds, run.tooLong()]);
+  assert.deepEqual([source.outcome, destination.outcome], ["completed", "aborted"], storyOf(run));
+  assert.equal(run.world.destination, "gone");
+});
+
 for (const how of ["dry run", "full disk"] as const) {
   Deno.test(`recover() runs no copy on RELEASE of which the destination's journal says that the source's VM ran: ${how}`, async () => {
     let full = false;

@@ -296,3 +296,45 @@ Deno.test("recover() at the source says what is lost when it heard the VM run, a
   assert.equal(source.outcome, "completed");
   assert.match(source.notes.join("\n"), /what it did at the source.* is lost/);
 });
+
+Deno.test("Source says no DISCARD on a new connection of a VM that was run by hand, and is gone, while `ranHere` is written", async () => {
+  let diesAtMs: number | null = null;
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { reconnectMs: 20_000, maxStopMs: 30_000 },
+    destination: { runFails: 1_000_000 },
+    dialFails: (run) => diesAtMs !== null && run.clock.now() < diesAtMs + 100,
+    prepare: (run) => {
+      run.sourceJournals.beforeLine = async ({ state }) => {
+        if (state === "ranHere") await run.clock.sleep(3_000);
+      };
+    },
+    sourceEntered: (state, run) => {
+      if (state !== "discarding" || diesAtMs !== null) return;
+      diesAtMs = run.clock.now();
+      run.injector.cut();
+      run.meddled = true;
+      run.sourceVm.runByOthers();
+      void run.clock.sleep(5).then(() => run.killSource());
+    },
+  });
+  const { sourceEnds, destinationEnds } = run.start();
+  const [source] = await Promise.race([
+    Promise.all([sourceEnds, destinationEnds]),
+    run.tooLong(),
+  ]);
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.equal(run.world.destination, "paused", storyOf(run));
+});
+
+Deno.test("Source ends at Ctrl-C when its QEMU hangs while it takes the VM back", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    prepare: (run) => run.sourceVm.cancel = () => new Promise(() => {}),
+    sourceEntered: (state, run) => void (state === "finishing" && run.stopSource.abort()),
+  });
+  const { sourceEnds } = run.start();
+  const source = await Promise.race([sourceEnds, run.tooLong()]);
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.match(source.error!.message, /hangs while it takes the VM back/);
+});

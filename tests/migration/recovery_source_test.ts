@@ -1,8 +1,15 @@
 import assert from "node:assert/strict";
 import type { JournalEntry } from "../../migration/ports.ts";
+import type { RecoveryVm } from "../../migration/recovery.ts";
 import { storyOf } from "../support/by_hand.ts";
 import type { SimulatedMigration } from "../support/simulated_migration.ts";
-import { crashed, recoverBoth, recoverSide, unreachable } from "../support/simulated_recovery.ts";
+import {
+  crashed,
+  recoverBoth,
+  recoverSide,
+  sourceRecoveryVm,
+  unreachable,
+} from "../support/simulated_recovery.ts";
 
 function lines(run: SimulatedMigration): string[][] {
   return [run.sourceJournals.states, run.destinationJournals.states];
@@ -174,6 +181,43 @@ for (const became of ["prelaunch", "gone"] as const) {
     run.world.destination = "gone";
     const { source } = await recoverBoth(run, "destination");
     assert.match(source.error!.message, /start the VM anew/, storyOf(run));
+  });
+}
+
+for (const how of ["ran for a moment", "was not answered, and worked later"] as const) {
+  Deno.test(`recover() does not say that a VM did not go on whose cont ${how}`, async () => {
+    await using run = await crashed({ source: "released" });
+    const real = sourceRecoveryVm(run);
+    let silent = false;
+    const vm: RecoveryVm = {
+      get hasRun() {
+        return real.hasRun;
+      },
+      onRun: null,
+      status: () => silent ? Promise.reject(new Error("QEMU does not answer")) : real.status(),
+      resume: async () => {
+        if (how === "ran for a moment") {
+          await run.sourceVm.resume();
+          run.world.source = "paused";
+        } else {
+          silent = true;
+          void run.clock.sleep(60_000).then(() => run.sourceVm.resume());
+          await run.clock.sleep(10_000);
+        }
+        throw new Error("it does not run");
+      },
+      announce: () => real.announce(),
+      quit: () => real.quit(),
+    };
+    const one = await recoverSide(run, "source", { meet: unreachable, declareDead: true, vm });
+    assert.equal(one.outcome, "unknown", storyOf(run));
+    await run.clock.sleep(100_000);
+    assert.ok(run.world.sourceRanOn);
+    // Whoever believed otherwise would run what is older.
+    run.killSource();
+    const { source } = await recoverBoth(run, "destination");
+    assert.equal(source.outcome, "completed", storyOf(run));
+    assert.equal(run.world.destination, "gone");
   });
 }
 

@@ -283,8 +283,9 @@ for (
       registry: new CipherRegistry([suite]),
       suites: { source: suites, destination: suites },
       sourceOptions: { askTamper: () => Promise.resolve(true) },
-      fault: ({ direction, bytes }) => {
-        if (direction !== "there" || bytes[0] !== FRAME_DATA) return undefined;
+      // A key of a handshake may begin with any byte.
+      fault: ({ direction, index, bytes }) => {
+        if (direction !== "there" || index < OPENING || bytes[0] !== FRAME_DATA) return undefined;
         flips++;
         return { kind: "flip", byte: bytes.length - 1, bit: 0 };
       },

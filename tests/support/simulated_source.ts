@@ -198,7 +198,10 @@ export class SimulatedSource implements SourceVm {
     this.#world.source = "gone";
     this.#world.note("the source's QEMU is killed");
     this.#stream?.fail();
-    this.#end(this.#resumed ? { kind: "resumed", text: "it ran again" } : { kind: "gone" });
+    const ran = this.#resumed || this.hasRun;
+    this.#end(
+      ran ? { kind: "resumed", text: "it ran again, and is gone since" } : { kind: "gone" },
+    );
   }
 
   /** Somebody's `cont`. */
