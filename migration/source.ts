@@ -1,11 +1,12 @@
 /**
  * The source: opens a migration, copies the VM while it runs, hands it over (the paper's Fig. 9; PROTOCOL.md
  * sections 4 to 7). Here its parts are put together, and whatever may happen to it meanwhile finds the part that it
- * concerns; and here is the way out before SHUT(0).
+ * concerns.
  *
  * - `source_opening.ts`: connections, OFFER and ACCEPT
  * - `source_copy.ts`: rounds of pages, to the last byte of the VM's stream, and its repair
  * - `source_switchover.ts`: from FINISH to RUNNING, and the way back
+ * - `source_abort.ts`: the way out before SHUT(0)
  * - `source_steps.ts`, `source_journal.ts`, `whereabouts.ts`: where the migration is, and the VM
  *
  * The VM survives whatever happens here: before SHUT(0) every failure closes QEMU's socket and sees the
@@ -16,17 +17,15 @@
 
 import { CopyLimits } from "./copy_limits.ts";
 import { MigrationError } from "./errors.ts";
-import { abortMessage, asError, messageOf, unknownOutcome } from "./failure.ts";
-import { unlessHung } from "./hang.ts";
 import { encodeKey } from "./identity.ts";
-import { DISCARD_WAIT_MS } from "./limits.ts";
 import { quiet } from "./observers.ts";
 import type { Opened } from "./opening.ts";
-import type { SourceVm, VmEnd } from "./ports.ts";
+import type { VmEnd } from "./ports.ts";
 import { profiles } from "./profiles.ts";
 import { commonResult, type MigrationResult } from "./result.ts";
 import type { RoundStatistics } from "./rounds.ts";
 import { Sending } from "./sending.ts";
+import { abortMigration, goneEarly } from "./source_abort.ts";
 import { SourceCopy } from "./source_copy.ts";
 import { SourceDialogue } from "./source_dialogue.ts";
 import { SourceJournal } from "./source_journal.ts";
@@ -145,7 +144,7 @@ export class Source {
       failure = error;
       if (this.state === "connecting" || this.state === "offering") {
         await this.#steps.enter("failed");
-        if (this.#whereabouts.gone) failure = this.#goneEarly(error);
+        if (this.#whereabouts.gone) failure = goneEarly(error, this.#whereabouts);
       }
     } finally {
       signal.removeEventListener("abort", interrupt);
@@ -182,7 +181,19 @@ export class Source {
         !(this.state in
           { starting: 1, setup: 1, copying: 1, stopping: 1, finishing: 1, releasing: 1 })
       ) throw error;
-      if (await this.#abort(error) === "forward") {
+      const parts = {
+        options: this.#options,
+        waiter: this.#waiter,
+        steps: this.#steps,
+        journal: this.#journal,
+        budget: this.#budget,
+        whereabouts: this.#whereabouts,
+        link: this.#link!,
+        dialogue: this.#dialogue!,
+        copy: this.#copy,
+        switchover: this.#switchover,
+      };
+      if (await abortMigration(error, parts) === "forward") {
         // Whatever was damaged is still owed: the copy over there is the only one now.
         await this.#copy!.mend();
         await this.#switchover!.handOver();
@@ -261,86 +272,6 @@ export class Source {
       ...parts,
       forwardIfGone: (condition) => switchover.forwardIfGone(condition),
     });
-  }
-
-  // ---- the way out before SHUT(0) ----
-
-  /** Closes QEMU's socket, sees the VM run, and only then says ABORT. */
-  async #abort(error: unknown): Promise<"forward"> {
-    const { clock } = this.#options;
-    const dialogue = this.#dialogue!;
-    await this.#steps.enter("aborting");
-    this.#budget.end();
-    this.#copy?.close();
-    const end = await this.#cancel().catch(asError);
-    if (end instanceof Error) {
-      // Nobody saw it run, so nobody says ABORT.
-      await this.#steps.enter("failed");
-      throw unknownOutcome(end);
-    }
-    if (end === "gone") {
-      this.#whereabouts.source = "gone";
-      if (this.#copy?.readToEnd) {
-        try {
-          await this.#switchover!.goForward();
-        } catch (cause) {
-          await this.#steps.enter("failed");
-          throw unknownOutcome(cause);
-        }
-        await this.#steps.enter("finishing");
-        return "forward";
-      }
-      await this.#journal.appendAborted();
-      dialogue.abort(abortMessage(error));
-      await this.#steps.enter("failed");
-      throw this.#goneEarly(error);
-    }
-    this.#whereabouts.source = end === "goneAfterResume" ? "gone" : end;
-    await this.#journal.appendAborted();
-    dialogue.abort(abortMessage(error));
-    const late = clock.timer(DISCARD_WAIT_MS, () => this.#waiter.wake());
-    const deadlineMs = clock.now() + DISCARD_WAIT_MS;
-    this.#waiter.shield();
-    await this.#waiter.until(() =>
-      // Where nothing was received yet, nothing was sent that could be discarded.
-      !this.#link!.started || dialogue.discarded || dialogue.lost !== null ||
-      clock.now() >= deadlineMs
-    );
-    late.clear();
-    if (dialogue.discarded) this.#whereabouts.destination = "discarded";
-    else if (dialogue.finishSaid) {
-      this.#whereabouts.doubts.push(
-        "the destination may still hold a stopped copy: end its QEMU (QMP `quit`), and never `cont` it",
-      );
-    }
-    await this.#steps.enter("aborted");
-    throw error;
-  }
-
-  /** As `vm.cancel()`. @throws also when QEMU hangs, and the operator does not want to wait for it any more */
-  async #cancel(): Promise<Awaited<ReturnType<SourceVm["cancel"]>>> {
-    const { vm, clock, signal } = this.#options;
-    // The other one throws what ended the migration.
-    const waiter = new Waiter();
-    const wake = () => waiter.wake();
-    signal.addEventListener("abort", wake);
-    try {
-      const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted: () => signal.aborted });
-      if (end === "hung") throw new Error("the source's QEMU hangs while it takes the VM back");
-      return end;
-    } finally {
-      signal.removeEventListener("abort", wake);
-    }
-  }
-
-  /** The VM has died here, and nowhere else is enough of it. */
-  #goneEarly(cause: unknown): MigrationError {
-    this.#whereabouts.source = "gone";
-    return new MigrationError(
-      "unknownOutcome",
-      `Cannot go on: the source's QEMU is gone (${messageOf(cause)})`,
-      { hint: "start the VM again here; the destination holds nothing of it", cause },
-    );
   }
 
   // ---- what happens meanwhile ----
