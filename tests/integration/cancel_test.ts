@@ -242,6 +242,37 @@ qemuTest("Ctrl-C to a receive that only listens leaves its QEMU as it was", asyn
   await hosts.checkClean();
 });
 
+qemuTest(
+  "Ctrl-C ends a send whose QEMU hangs, and recover settles it when that goes on",
+  async () => {
+    await using hosts = await MigrationHosts.make();
+    const vm = await smallVm(hosts);
+    await using source = await WatchedVm.start(vm);
+    await source.moreBeats(5);
+    await using destination = await WatchedVm.start({ ...vm, incoming: "defer" });
+    const receiver = await hosts.receive(destination);
+    const send = hosts.send(source, receiver.port, { hold: ["copying"] });
+    await heldAt(send, "copying");
+    Deno.kill(source.process.pid, "SIGSTOP");
+    send.signal("SIGINT");
+    const { code, stderr, report } = await send.ended;
+    assert.equal(code, 5, stderr);
+    assert.match(stderr, /the source's QEMU hangs while it takes the VM back/);
+    assert.deepEqual(hosts.journal("source", report?.id), ["open"]);
+    Deno.kill(source.process.pid, "SIGCONT");
+    await until("running", async () => await source.status() === "running");
+    const recovered = await hosts.recover("source", {
+      args: ["--to", `127.0.0.1:${receiver.port}`],
+    }).ended;
+    assert.equal(recovered.code, 0, recovered.stderr);
+    assert.equal((await receiver.agent.ended).code, 1);
+    await source.moreBeats(5);
+    assert.equal(await destination.status(), "gone");
+    assert.equal(destination.hasRun, false);
+    await hosts.checkClean();
+  },
+);
+
 async function heldAt(agent: AgentProcess, state: string): Promise<void> {
   if (await agent.line("held", state) === null) {
     assert.fail(`not held at ${state}: ${(await agent.ended).stderr}`);
