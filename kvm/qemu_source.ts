@@ -38,8 +38,8 @@ const MAX_OPEN_QUESTIONS = 3;
 export type SourceEnd =
   /** Its process is gone. */
   | { kind: "gone" }
-  /** It runs again, or stands as it did before. */
-  | { kind: "resumed"; text: string }
+  /** It runs again, or stands as it did before; or did, and its process is gone since (`gone`). */
+  | { kind: "resumed"; text: string; gone?: true }
   /** QEMU reported failure; it may still be on its way back. */
   | { kind: "failed"; text: string };
 
@@ -389,7 +389,9 @@ export class QemuSource implements AsyncDisposable {
       const text = "its process is gone, and what it said last was not understood";
       return { kind: "failed", text };
     }
-    if (this.#mayHaveRun) return { kind: "resumed", text: "it ran again, and is gone since" };
+    if (this.#mayHaveRun) {
+      return { kind: "resumed", text: "it ran again, and is gone since", gone: true };
+    }
     return { kind: "gone" };
   }
 

@@ -200,7 +200,7 @@ export class Destination {
     const candidate = this.#place.bound!;
     const { link } = candidate;
     candidate.recover();
-    if (saysWentOn(status) && this.state in { loaded: 1, taking: 1, stuck: 1 }) {
+    if (saysWentOn(status) && this.state in { loading: 1, loaded: 1, taking: 1, stuck: 1 }) {
       this.#heard.wentOnAtSource();
       await this.#takeover.journalWentOn({ ran: true });
     }

@@ -96,8 +96,11 @@ export class DestinationJournal {
    */
   async appendSourceWentOn(facts: { sourceRan?: true }): Promise<void> {
     await this.#turns.run(async () => {
-      if (this.#state === "taking") await this.#append("taking", { sourceWentOn: true, ...facts });
-      else if (this.#state === "loaded" && facts.sourceRan) await this.#append("loaded", facts);
+      const state = this.#state;
+      if (state === "taking") await this.#append(state, { sourceWentOn: true, ...facts });
+      else if (facts.sourceRan && (state === "loaded" || state === "ranEarly")) {
+        await this.#append(state, facts);
+      }
     });
   }
 

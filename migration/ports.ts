@@ -116,8 +116,8 @@ export interface LiveSettings {
 export type VmEnd =
   /** Its process is gone: QMP closed, and no such process; a source's, without having run again since its last stop. */
   | { kind: "gone" }
-  /** It runs (again), or stands as it did before. */
-  | { kind: "resumed"; text: string }
+  /** It runs (again), or stands as it did before; or did, and its process is gone since (`gone`). */
+  | { kind: "resumed"; text: string; gone?: true }
   /** QEMU reported failure; it may still be on its way back to running. */
   | { kind: "failed"; text: string };
 

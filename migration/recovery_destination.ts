@@ -129,26 +129,30 @@ export class DestinationRecovery implements Disposable {
 
   /** What the journal missed when its agent died. */
   async #catchUp(standing: DestinationStanding): Promise<void> {
-    if (standing === "loaded") await this.log.appendBehind(["open"], "loaded");
+    if (standing === "loaded" && this.log.last === "open") await this.#appendOrNote("loaded");
     if (standing === "running") await this.#appendSeen();
     if (
       standing === "neverRan" && this.log.last !== "discarded" &&
       (await this.#options.vm.status()).runState === "gone"
     ) {
-      await this.log.append("discarded");
+      await this.#appendOrNote("discarded");
     }
   }
 
   /** Does what the source says, and nothing else. */
   async #obey(source: VmStatus & { journal: string }): Promise<void> {
-    if (saysWentOn(source) && !this.log.sourceRan) await this.#appendSourceRan();
+    const sourceRan = this.log.sourceRan || saysWentOn(source);
+    if (sourceRan && !this.log.sourceRan) {
+      // DISCARD, which comes next, is obeyed without it.
+      await this.#appendSourceRan().catch((error) => this.log.note(messageOf(error)));
+    }
     let failure: RunFailure | null = null;
     for (let next; (next = await this.#meeting.next()) !== null;) {
       // Waiting for the source may have taken an hour.
       const now = await this.#standing();
       switch (next.type) {
         case "RELEASE":
-          if ((now === "loaded" || now === "taking") && this.log.sourceRan) {
+          if ((now === "loaded" || now === "taking") && sourceRan) {
             const text = "its copy is older than what ran at the source since";
             this.#meeting.send({ type: "ABORT", code: "vm", text });
           } else if (now === "loaded" || now === "taking") {
@@ -206,11 +210,11 @@ export class DestinationRecovery implements Disposable {
   /** Alone this side would run what is older by now, and so it would on RELEASE of a source that has ended since. */
   async #appendSourceRan(): Promise<void> {
     const standing = await this.#standing();
+    const { last } = this.log;
     if (standing === "taking") {
       await this.log.append("taking", { sourceWentOn: true, sourceRan: true });
-    }
-    if (standing === "loaded" && this.log.last === "loaded") {
-      await this.log.append("loaded", { sourceRan: true });
+    } else if (standing === "loaded" && (last === "loaded" || last === "ranEarly")) {
+      await this.log.append(last, { sourceRan: true });
     }
   }
 

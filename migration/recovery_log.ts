@@ -34,7 +34,7 @@ export class RecoveryLog<State extends SourceJournalState | DestinationJournalSt
     return this.#states.at(-1)!;
   }
 
-  /** Whether the last line says that the VM stands, and why, though it should go on (`stopped`). */
+  /** Whether the last line says why the VM was not seen to go on, though it should (`stopped`). */
   get stopped(): boolean {
     return this.#entries.at(-1)!["stopped"] !== undefined;
   }

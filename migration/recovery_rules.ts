@@ -162,9 +162,9 @@ function ranAndGone(
   }
 }
 
-/** `cont` had failed, and then it ended: nobody knows whether somebody else's `cont` did better. */
+/** It ended before its `cont` was seen to work: nobody knows whether it did, or somebody else's. */
 function stoppedAndGone(destination: DestinationStanding): Verdict {
-  const where = "the VM did not go on at the source, and its QEMU has ended since";
+  const where = "nobody saw the VM go on at the source, and its QEMU has ended since";
   switch (destination) {
     case "running":
       return done("gone");
@@ -172,7 +172,7 @@ function stoppedAndGone(destination: DestinationStanding): Verdict {
     case "taking":
       return {
         act: "unknown",
-        text: `${where}: the destination holds the only copy, unless somebody has run it here`,
+        text: `${where}: the copy at the destination is the only one, or older than what was lost`,
         hint:
           "if the VM has not run here since it stopped for this migration: `recover --declare-dead source` at the destination; if it has: QMP `quit` there, and start the VM anew",
       };

@@ -181,13 +181,16 @@ export class SourceRecovery implements Disposable {
     const before = this.#before;
     // Discarding may have taken a while. Of one that is gone no line may say that it went on.
     await this.#checkStands();
-    await this.#appendAborted(facts);
+    // Whatever ends it, or us, before it is seen to go on: nobody knows then whether it did.
+    const stopped = before === "running" ? { stopped: "it is about to go on" } : {};
+    const isSaid = this.log.stopped && Object.keys(facts).length === 0;
+    if (!isSaid) await this.#appendAborted({ ...facts, ...stopped });
     try {
       // The disk may have taken a while, too.
       await this.#checkStands();
       if (before === "running") await this.#options.vm.resume();
     } catch (cause) {
-      await this.#appendStopped(messageOf(cause));
+      await this.#appendStopped(messageOf(cause)).catch(() => {});
       if (cause instanceof MigrationError) throw cause;
       throw new MigrationError(
         "unknownOutcome",
@@ -195,7 +198,9 @@ export class SourceRecovery implements Disposable {
         { hint: "mend what QEMU says, then run `recover` here again", cause },
       );
     }
-    if (this.log.stopped) await this.#appendAborted();
+    if (this.log.stopped) {
+      await this.#appendAborted().catch((error) => this.log.note(messageOf(error)));
+    }
     this.sourceState = before === "running" ? "running" : "postmigrate";
     this.log.note(
       before === "running"
@@ -204,13 +209,10 @@ export class SourceRecovery implements Disposable {
     );
   }
 
-  /** Until it goes on this is not settled. Of one that does not answer nobody can say that it does not: it may take `cont` yet. */
+  /** Until it goes on this is not settled, unless it did. */
   async #appendStopped(stopped: string): Promise<void> {
-    const standing = await this.#standing({ ...this.#record(), stopped: true }).catch(() =>
-      "silent"
-    );
-    if (!(standing in { postmigrate: 1, reset: 1, gone: 1 }) || this.#options.vm.hasRun) return;
-    await this.log.append("aborted", { stopped }).catch(() => {});
+    if (this.#options.vm.hasRun) await this.#appendAborted();
+    else await this.log.append("aborted", { stopped });
   }
 
   /** @throws {MigrationError} `unknownOutcome` when it stands no more as this migration left it */
@@ -302,11 +304,11 @@ export class SourceRecovery implements Disposable {
   }
 
   /** QEMU in finish-migrate is on its way: its agent's socket is closed. */
-  async #standing(record?: SourceRecord): Promise<SourceStanding> {
+  async #standing(): Promise<SourceStanding> {
     const { vm, clock, signal } = this.#options;
     const untilMs = clock.now() + LEAVING_MS;
     for (;;) {
-      const standing = sourceStanding(await vm.status(), record ?? this.#record());
+      const standing = sourceStanding(await vm.status(), this.#record());
       if (standing !== "waiting" || clock.now() > untilMs || signal.aborted) return standing;
       await pause(LOOK_MS, { clock, signal });
     }

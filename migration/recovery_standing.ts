@@ -55,7 +55,7 @@ export interface SourceRecord {
   states: readonly SourceJournalState[];
   /** Counters of the line `releasing`; null when it was never reached. */
   counters: MigrationCounters | null;
-  /** The last line is an `aborted` whose `cont` failed: it did not go on, as far as that says. */
+  /** The last line is an `aborted` with `stopped`: it was about to go on, and nobody saw it do so. */
   stopped: boolean;
 }
 

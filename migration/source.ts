@@ -328,7 +328,10 @@ export class Source {
       if (this.#copy?.readToEnd) return this.#waiter.wake();
       return this.#interrupt(new MigrationError("vm", "Cannot go on: the source's QEMU is gone"));
     }
-    if (this.#options.vm.hasRun) return void this.#switchover!.vmRan();
+    if (this.#options.vm.hasRun) {
+      if (end.kind === "resumed" && end.gone) this.#whereabouts.seenGone();
+      return void this.#switchover!.vmRan();
+    }
     this.#interrupt(
       new MigrationError("vm", `Cannot go on: QEMU ended the migration: ${end.text}`),
     );

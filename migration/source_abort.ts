@@ -104,7 +104,7 @@ export function goneEarly(cause: unknown, whereabouts: Whereabouts): MigrationEr
   );
 }
 
-/** As `vm.cancel()`. @throws also when QEMU hangs, and the operator does not want to wait for it any more */
+/** As `vm.cancel()`. @throws also when QEMU hangs, and the operator (not a policy) does not want to wait for it any more */
 async function cancel(
   { vm, clock, signal }: AbortParts["options"],
 ): Promise<Awaited<ReturnType<SourceVm["cancel"]>>> {
@@ -113,7 +113,8 @@ async function cancel(
   const wake = () => waiter.wake();
   signal.addEventListener("abort", wake);
   try {
-    const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted: () => signal.aborted });
+    const unwanted = () => signal.aborted && !(signal.reason instanceof MigrationError);
+    const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted });
     if (end === "hung") throw new Error("the source's QEMU hangs while it takes the VM back");
     return end;
   } finally {

@@ -295,8 +295,7 @@ export class SourceSwitchover implements Disposable {
     await this.#steps.enter("discarding");
     // Our own QEMU may have died since it was seen: DISCARD would take the only copy.
     if (!this.#whereabouts.gone) {
-      if (this.#runsHere) dialogue.discard();
-      else await this.#sayDiscard();
+      await this.#sayDiscard();
       await this.#outcomeKnown(() =>
         dialogue.discarded || dialogue.running !== null || this.#whereabouts.gone ||
         this.#watch.reset
@@ -316,12 +315,12 @@ export class SourceSwitchover implements Disposable {
 
   /** Each time only with a QEMU that is seen to hold the VM, or to run it: the other copy may be the only one. */
   async #sayDiscard(): Promise<void> {
-    const standing = await this.#look("discarding");
+    const standing = this.#runsHere ? "ran" : await this.#look("discarding");
     if (standing === "still" || standing === "ran") this.#dialogue.discard();
     this.#waiter.wake();
   }
 
-  /** As was heard just now, without a question: while its answer is waited for, the other copy may be run as well. */
+  /** As was heard, without a question: while its answer is waited for, the other copy may be run as well. */
   get #runsHere(): boolean {
     return this.#watch.ran && !this.#watch.reset && !this.#whereabouts.gone;
   }

@@ -185,6 +185,8 @@ export class Takeover {
       );
     }
     await this.#enter("taking");
+    // RELEASE of a `recover` that found its QEMU gone waits for an answer.
+    if (heard.sourceWentOn) throw await this.#wentOnThere({ asked: true });
     const resumedAtMs = await this.#run(candidate);
     const announced = before === "running" ? this.#options.vm.announce() : Promise.resolve();
     this.#destinationState = before;
@@ -259,7 +261,7 @@ export class Takeover {
       let letGo = false;
       let left = false;
       const { dismissed } = heard;
-      if (heard.sourceWentOn) throw await this.#wentOnThere();
+      if (heard.sourceWentOn) throw await this.#wentOnThere({ asked: false });
       try {
         // RELEASE may have come meanwhile.
         letGo = dismissed !== null && await this.#watch.neverRan() &&
@@ -306,12 +308,13 @@ export class Takeover {
   }
 
   /** It runs here no more: it goes when the source's word comes. @returns the error to leave with */
-  async #wentOnThere(): Promise<MigrationError> {
+  async #wentOnThere({ asked }: { asked: boolean }): Promise<MigrationError> {
     const heard = this.#heard;
     const text = "it went on at the source, as `recover` there says";
     if (this.state !== "stuck") await this.#enter("stuck");
-    // For a RELEASE. Unasked `recover` would take it for the answer to what it says.
     this.#dialogue.refuse({ type: "ABORT", code: "vm", text });
+    // Unasked, `recover` would take it for the answer to what it says.
+    if (asked) this.#dialogue.sayAgain();
     await heard.waiter.until(() => heard.dismissed || heard.lost || heard.stopAsked || heard.gone);
     if (heard.gone) return await this.#gone();
     const { dismissed } = heard;

@@ -225,7 +225,11 @@ qemuTest(
     assert.equal((await listening.ended).code, 0);
     await crash.reaches("gone", "gone");
     assert.equal(crash.destination.hasRun, false);
-    assert.deepEqual(hosts.journal("source", crash.id).slice(-2), ["released", "aborted"]);
+    assert.deepEqual(hosts.journal("source", crash.id).slice(-3), [
+      "released",
+      "aborted",
+      "aborted",
+    ]);
     assert.equal(hosts.journal("destination", crash.id).at(-1), "discarded");
   },
 );

@@ -97,7 +97,7 @@ for (const at of [4, 5, 6, 7]) {
   });
 }
 
-for (const last of ["loaded", "taking"] as const) {
+for (const last of ["loaded", "ranEarly", "taking"] as const) {
   Deno.test(`recover() runs no copy on RELEASE of a source whose VM ran, as only a dry run has said, under \`${last}\``, async () => {
     await using run = await crashed({ source: "released" });
     const { journal } = run.destinationJournals.reopen(run.source.id, "destination");
@@ -106,6 +106,9 @@ for (const last of ["loaded", "taking"] as const) {
       await journal.append({ state: last, time });
       // DISCARD came, and QEMU did not answer.
       await journal.append({ state: last, time, sourceWentOn: true });
+    } else if (last === "ranEarly") {
+      run.world.destinationRan = true;
+      await journal.append({ state: last, time: new Date(0).toISOString() });
     }
     run.world.sourceRuns("somebody's cont");
     const listener = new Loopback();
@@ -115,10 +118,32 @@ for (const last of ["loaded", "taking"] as const) {
     await listens;
     run.killSource();
     const { source, destination } = await recoverBoth(run, "destination");
-    assert.equal(run.world.destinationRan, false, storyOf(run));
+    assert.equal(run.world.destination, "paused", storyOf(run));
     assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
   });
 }
+
+Deno.test("A living receive that heard so in `loaded` answers RELEASE of a source that is gone with ABORT", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    limits: { reconnectMs: 60_000, maxStopMs: 30_000 },
+    sourceEntered: (state, run) => void (state === "released" && run.killSourceAgent()),
+  });
+  const { destinationEnds } = run.start();
+  await Promise.race([run.sourceAgent.died, run.tooLong()]);
+  await run.clock.sleep(500);
+  assert.equal(run.destination.state, "loaded", storyOf(run));
+  run.meddled = true;
+  run.world.sourceRuns("somebody's cont");
+  const meet = { dial: () => Promise.resolve(run.loopback.dial()) };
+  await recoverSide(run, "source", { meet, dryRun: true });
+  run.killSource();
+  const source = await recoverSide(run, "source", { meet });
+  assert.match(source.error!.message, /it went on at the source/, storyOf(run));
+  const destination = await Promise.race([destinationEnds, run.tooLong()]);
+  assert.equal(destination.outcome, "unknown");
+  assert.equal(run.world.destinationRan, false, storyOf(run));
+});
 
 Deno.test("A living receive that is told so by recover() lets its copy go on DISCARD, though its disk is full", async () => {
   await using run: SimulatedMigration = new SimulatedMigration({

@@ -4,6 +4,7 @@
  */
 
 import assert from "node:assert/strict";
+import { MigrationError } from "../../migration/errors.ts";
 import { resultHint } from "../../cli/hints.ts";
 import { cutAt, meddledVm, small, storyOf } from "../support/by_hand.ts";
 import { migrate, SimulatedMigration } from "../support/simulated_migration.ts";
@@ -337,4 +338,55 @@ Deno.test("Source ends at Ctrl-C when its QEMU hangs while it takes the VM back"
   const source = await Promise.race([sourceEnds, run.tooLong()]);
   assert.equal(source.outcome, "unknown", storyOf(run));
   assert.match(source.error!.message, /hangs while it takes the VM back/);
+});
+
+for (const slow of ["disk", "QEMU"] as const) {
+  Deno.test(`Source says DISCARD on a new connection of a VM that runs by hand without waiting for a slow ${slow}`, async () => {
+    let cutAtMs: number | null = null;
+    await using run: SimulatedMigration = new SimulatedMigration({
+      ...small,
+      limits: { reconnectMs: 20_000, maxStopMs: 30_000 },
+      destination: { runFails: 1_000_000 },
+      dialFails: (run) => cutAtMs !== null && run.clock.now() < cutAtMs + 100,
+      prepare: (run) => {
+        const { sourceVm, sourceJournals } = run;
+        const status = sourceVm.status.bind(sourceVm);
+        const wait = (on: typeof slow) =>
+          run.clock.sleep(cutAtMs !== null && slow === on ? 3_000 : 0);
+        sourceVm.status = () => wait("QEMU").then(status);
+        sourceJournals.beforeLine = () => wait("disk");
+      },
+      sourceEntered: (state, run) => {
+        if (state !== "discarding" || cutAtMs !== null) return;
+        cutAtMs = run.clock.now();
+        run.injector.cut();
+        run.meddled = true;
+        run.sourceVm.runByOthers();
+        // Its `cont` works from then on.
+        void run.clock.sleep(1_500).then(() => run.destinationVm.runFails = 0);
+      },
+    });
+    const { sourceEnds, destinationEnds } = run.start();
+    await Promise.race([Promise.all([sourceEnds, destinationEnds]), run.tooLong()]);
+    assert.equal(run.world.destinationRan, false, storyOf(run));
+    assert.equal(run.world.source, "running", storyOf(run));
+  });
+}
+
+Deno.test("Source waits for a QEMU that is slow to take the VM back when nobody wants it to end but its policy", async () => {
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    prepare: (run) => {
+      const cancel = run.sourceVm.cancel.bind(run.sourceVm);
+      run.sourceVm.cancel = () => run.clock.sleep(15_000).then(cancel);
+    },
+    sourceEntered: (state, run) => {
+      const failed = new MigrationError("refused", "the policy failed");
+      if (state === "copying") run.stopSource.abort(failed);
+    },
+  });
+  const { sourceEnds } = run.start();
+  const source = await Promise.race([sourceEnds, run.tooLong()]);
+  assert.equal(source.sourceState, "running", storyOf(run));
+  assert.notEqual(source.outcome, "unknown");
 });

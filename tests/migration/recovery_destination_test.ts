@@ -177,3 +177,30 @@ Deno.test("recover() with dryRun at a destination that is taking says that it wo
   await recoverSide(run, "destination", { meet: unreachable, vm });
   assert.deepEqual(vm.done, ["cont"]);
 });
+
+/** The destination's disk takes no line any more. */
+function fillDisk(run: SimulatedMigration): void {
+  run.destinationJournals.beforeLine = () => Promise.reject(new Error("no space left on device"));
+}
+
+Deno.test("recover() obeys DISCARD though its disk is full, and the VM runs at the source", async () => {
+  await using run = await crashed({ destination: "loaded" });
+  fillDisk(run);
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "completed", source.error?.message);
+  assert.equal(run.world.source, "running");
+  assert.equal(run.world.destination, "gone");
+});
+
+for (const last of ["loaded", "open"] as const) {
+  Deno.test(`recover() brings the VM back though the destination's disk is full, its journal at \`${last}\``, async () => {
+    await using run = await crashed({ source: "released" });
+    const journal = run.destinationJournals.lines.get(`${run.source.id}.destination`)!;
+    while (journal.at(-1)!.state !== last) journal.pop();
+    if (last === "loaded") run.killDestination();
+    fillDisk(run);
+    const { source } = await recoverBoth(run, "destination");
+    assert.equal(source.outcome, "completed", source.error?.message);
+    assert.equal(run.world.source, "running");
+  });
+}

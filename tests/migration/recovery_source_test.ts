@@ -185,7 +185,7 @@ for (const became of ["prelaunch", "gone"] as const) {
 }
 
 for (const how of ["ran for a moment", "was not answered, and worked later"] as const) {
-  Deno.test(`recover() does not say that a VM did not go on whose cont ${how}`, async () => {
+  Deno.test(`recover() does not say that the copy over there is the VM when its cont ${how}`, async () => {
     await using run = await crashed({ source: "released" });
     const real = sourceRecoveryVm(run);
     let silent = false;
@@ -213,11 +213,59 @@ for (const how of ["ran for a moment", "was not answered, and worked later"] as 
     assert.equal(one.outcome, "unknown", storyOf(run));
     await run.clock.sleep(100_000);
     assert.ok(run.world.sourceRanOn);
-    // Whoever believed otherwise would run what is older.
     run.killSource();
     const { source } = await recoverBoth(run, "destination");
-    assert.equal(source.outcome, "completed", storyOf(run));
-    assert.equal(run.world.destination, "gone");
+    if (how === "ran for a moment") {
+      assert.equal(source.outcome, "completed", storyOf(run));
+      assert.equal(run.world.destination, "gone");
+    } else {
+      assert.equal(source.outcome, "unknown", storyOf(run));
+      assert.match(source.error!.message, /the only one, or older than what was lost/);
+      assert.equal(run.world.destination, "paused");
+    }
+  });
+}
+
+for (
+  const frozen of [
+    "while `aborted` is written",
+    "with cont unanswered",
+    "no more, its disk full",
+  ] as const
+) {
+  Deno.test(`recover() throws no copy away for a VM that died before it went on, its QEMU frozen ${frozen}`, async () => {
+    await using run = await crashed({ source: "released" });
+    const real = sourceRecoveryVm(run);
+    let silent = false;
+    let full = false;
+    const vm: RecoveryVm = {
+      get hasRun() {
+        return real.hasRun;
+      },
+      onRun: null,
+      status: () => silent ? Promise.reject(new Error("QEMU does not answer")) : real.status(),
+      resume: async () => {
+        full = frozen === "no more, its disk full";
+        silent = !full;
+        await run.clock.sleep(10_000);
+        throw new Error("no answer came");
+      },
+      announce: () => real.announce(),
+      quit: () => real.quit(),
+    };
+    run.sourceJournals.beforeLine = ({ state }) => {
+      if (full) return Promise.reject(new Error("no space left on device"));
+      silent ||= state === "aborted" && frozen === "while `aborted` is written";
+      return Promise.resolve();
+    };
+    const one = await recoverSide(run, "source", { meet: unreachable, declareDead: true, vm });
+    assert.equal(one.outcome, "unknown", storyOf(run));
+    full = false;
+    run.killSource();
+    const { source } = await recoverBoth(run, "destination");
+    assert.equal(source.outcome, "unknown", storyOf(run));
+    assert.equal(run.world.destination, "paused", storyOf(run));
+    assert.equal(run.world.sourceRanOn, false);
   });
 }
 

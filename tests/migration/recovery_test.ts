@@ -253,7 +253,8 @@ Deno.test("recover() brings the VM back to the source when the destination canno
     assert.equal(run.world.source, "running");
     assert.equal(run.world.destination, "gone");
     assert.deepEqual(lines(run), [
-      ["open", "releasing", "released", "released", "aborted"],
+      // Before `cont`, and behind it.
+      ["open", "releasing", "released", "released", "aborted", "aborted"],
       ["open", "loaded", "taking", "discarded"],
     ]);
   }

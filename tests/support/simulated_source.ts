@@ -198,10 +198,9 @@ export class SimulatedSource implements SourceVm {
     this.#world.source = "gone";
     this.#world.note("the source's QEMU is killed");
     this.#stream?.fail();
+    const text = "it ran again, and is gone since";
     const ran = this.#resumed || this.hasRun;
-    this.#end(
-      ran ? { kind: "resumed", text: "it ran again, and is gone since" } : { kind: "gone" },
-    );
+    this.#end(ran ? { kind: "resumed", text, gone: true } : { kind: "gone" });
   }
 
   /** Somebody's `cont`. */
