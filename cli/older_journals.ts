@@ -45,12 +45,12 @@ export async function closeBeforeSend(
   const { before } = leaving;
   return await append(directory, leaving, {
     dryRun,
-    source: ({ last, id, stood }) => {
+    source: ({ last, id, stood, stopped }) => {
       if (last === "done" || last === "ran") return null;
       // QEMU has left postmigrate for it at system_reset; `ran` would say that what it holds is the VM.
       // One that had never started may have gone back to it by itself.
       const reset = { ...(stood === "prelaunch" ? {} : { releasing: 1 }), released: 1, ranHere: 1 };
-      if (before === "prelaunch" && last in reset) {
+      if (before === "prelaunch" && (last in reset || stopped)) {
         throw refused("it was reset after a migration that is not settled had stopped it", id);
       }
       return "ran";
@@ -100,6 +100,8 @@ interface End<State> {
   id: string;
   /** How the VM stood before, as its first line says. */
   stood: unknown;
+  /** A source's last line says that the VM was not seen to go on. */
+  stopped: boolean;
 }
 
 /** The state to append behind the last one; null for none. */
@@ -120,9 +122,10 @@ async function append(directory: string, held: HeldVm, next: NextStates): Promis
     if (process === null && mayBeOurs(journal)) next.unknown(journal);
     if (process === null || last === undefined || !isSame(process, held.process)) continue;
     const stood = journal.entries[0]!["before"];
+    const stopped = journal.entries.at(-1)!["stopped"] !== undefined;
     const state = side === "source"
-      ? next.source({ last: last as SourceJournalState, id, stood })
-      : next.destination({ last: last as DestinationJournalState, id, stood });
+      ? next.source({ last: last as SourceJournalState, id, stood, stopped })
+      : next.destination({ last: last as DestinationJournalState, id, stood, stopped });
     if (state === null) continue;
     ids.push(id);
     if (next.dryRun) continue;

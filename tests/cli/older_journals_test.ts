@@ -112,6 +112,12 @@ Deno.test("closeBeforeSend() refuses a VM that was reset after a migration had s
     message: /was reset/,
   });
   assert.deepEqual(await lastStates(temp.path), { 1: "released" });
+  // `recover` was about to say cont.
+  const stopped = JSON.stringify({ state: "aborted", time, stopped: "it is about to go on" });
+  const path = join(temp.path, `${idOf("1")}.source.jsonl`);
+  await Deno.writeTextFile(path, `${stopped}\n`, { append: true });
+  await assert.rejects(closeBeforeSend(temp.path, reset), { code: "refused" });
+  assert.deepEqual(await lastStates(temp.path), { 1: "aborted" });
   await using settled = await TempDir.make();
   await writeJournal(settled.path, { id: idOf("1"), states: ["releasing", "released", "aborted"] });
   await writeJournal(settled.path, { id: idOf("2") });
