@@ -112,6 +112,7 @@ export async function makeSource(settings: SourceSettings, world: {
     dryRun: settings.dryRun,
     clock: systemClock,
     signal: AbortSignal.any([signal, policyFailed.signal]),
+    operatorSignal: signal,
     classifier: isQemu ? () => openMonitor(vm, stack) : undefined,
     onRound: (round) => {
       onRound(round);

@@ -129,7 +129,8 @@ export class DestinationRecovery implements Disposable {
 
   /** What the journal missed when its agent died. */
   async #catchUp(standing: DestinationStanding): Promise<void> {
-    if (standing === "loaded" && this.log.last === "open") await this.#appendOrNote("loaded");
+    // What was heard since says more.
+    if (standing === "loaded") await this.#appendBehindOrNote(["open"], "loaded");
     if (standing === "running") await this.#appendSeen();
     if (
       standing === "neverRan" && this.log.last !== "discarded" &&
@@ -210,11 +211,12 @@ export class DestinationRecovery implements Disposable {
   /** Alone this side would run what is older by now, and so it would on RELEASE of a source that has ended since. */
   async #appendSourceRan(): Promise<void> {
     const standing = await this.#standing();
-    const { last } = this.log;
     if (standing === "taking") {
       await this.log.append("taking", { sourceWentOn: true, sourceRan: true });
-    } else if (standing === "loaded" && (last === "loaded" || last === "ranEarly")) {
-      await this.log.append(last, { sourceRan: true });
+    } else if (standing === "loaded") {
+      for (const state of ["loaded", "ranEarly"] as const) {
+        await this.log.appendBehind([state], state, { sourceRan: true });
+      }
     }
   }
 
@@ -243,9 +245,14 @@ export class DestinationRecovery implements Disposable {
 
   /** Unless the journal says as much already. */
   async #appendRanEarly(): Promise<void> {
-    await this.log.appendBehind(["open", "loaded"], "ranEarly").catch((error) =>
-      this.log.note(messageOf(error))
-    );
+    await this.#appendBehindOrNote(["open", "loaded"], "ranEarly");
+  }
+
+  async #appendBehindOrNote(
+    behind: readonly DestinationJournalState[],
+    state: DestinationJournalState,
+  ): Promise<void> {
+    await this.log.appendBehind(behind, state).catch((error) => this.log.note(messageOf(error)));
   }
 
   /** A full disk changes nothing about where the VM is. */

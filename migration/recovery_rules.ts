@@ -76,7 +76,7 @@ export function verdict(
       });
     case "gone":
       if (ranHereSince(states) && mayRunThere(states)) return ranAndGone(destination, options);
-      if (options.record.stopped) return stoppedAndGone(destination);
+      if (options.record.stopped) return stoppedAndGone(destination, options);
       return wentOn(states)
         ? atSource(destination, {
           where: "the VM was at the source, whose QEMU has ended since",
@@ -163,7 +163,10 @@ function ranAndGone(
 }
 
 /** It ended before its `cont` was seen to work: nobody knows whether it did, or somebody else's. */
-function stoppedAndGone(destination: DestinationStanding): Verdict {
+function stoppedAndGone(
+  destination: DestinationStanding,
+  { declared }: { declared: boolean },
+): Verdict {
   const where = "nobody saw the VM go on at the source, and its QEMU has ended since";
   switch (destination) {
     case "running":
@@ -180,6 +183,12 @@ function stoppedAndGone(destination: DestinationStanding): Verdict {
     case "takingGone":
       return { act: "lost", text: `${where}; nothing else is left: start the VM anew` };
     case "unreachable":
+      if (declared) {
+        return {
+          act: "lost",
+          text: `${where}; the destination is sworn to be dead: start the VM anew`,
+        };
+      }
       return {
         act: "unknown",
         text: `${where}; the destination does not answer`,

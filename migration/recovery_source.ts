@@ -199,7 +199,13 @@ export class SourceRecovery implements Disposable {
       );
     }
     if (this.log.stopped) {
-      await this.#appendAborted().catch((error) => this.log.note(messageOf(error)));
+      await this.#appendAborted().catch((error) =>
+        this.log.note(
+          `The VM goes on at the source, and the journal does not say so (${
+            messageOf(error)
+          }): run \`recover\` here again before its QEMU ends; never run the copy over there`,
+        )
+      );
     }
     this.sourceState = before === "running" ? "running" : "postmigrate";
     this.log.note(

@@ -23,7 +23,7 @@ import type { Whereabouts } from "./whereabouts.ts";
 
 /** What {@linkcode abortMigration} works with. */
 export interface AbortParts {
-  options: Pick<SourceOptions, "vm" | "clock" | "signal">;
+  options: Pick<SourceOptions, "vm" | "clock" | "signal" | "operatorSignal">;
   waiter: Waiter;
   steps: SourceSteps;
   journal: SourceJournal;
@@ -104,17 +104,16 @@ export function goneEarly(cause: unknown, whereabouts: Whereabouts): MigrationEr
   );
 }
 
-/** As `vm.cancel()`. @throws also when QEMU hangs, and the operator (not a policy) does not want to wait for it any more */
+/** As `vm.cancel()`. @throws also when QEMU hangs, and the operator does not want to wait for it any more */
 async function cancel(
-  { vm, clock, signal }: AbortParts["options"],
+  { vm, clock, signal: any, operatorSignal: signal = any }: AbortParts["options"],
 ): Promise<Awaited<ReturnType<SourceVm["cancel"]>>> {
   // The migration's own throws what ended it.
   const waiter = new Waiter();
   const wake = () => waiter.wake();
   signal.addEventListener("abort", wake);
   try {
-    const unwanted = () => signal.aborted && !(signal.reason instanceof MigrationError);
-    const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted });
+    const end = await unlessHung(vm.cancel(), { waiter, clock, unwanted: () => signal.aborted });
     if (end === "hung") throw new Error("the source's QEMU hangs while it takes the VM back");
     return end;
   } finally {

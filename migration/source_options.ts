@@ -49,6 +49,8 @@ export interface SourceOptions {
   clock: Clock;
   /** The operator's wish to end it; a reason that is a MigrationError is reported as it is. */
   signal: AbortSignal;
+  /** The operator's wish alone, where `signal` stands for more (a policy that failed): a QEMU that hangs is left for that. */
+  operatorSignal?: AbortSignal | undefined;
   /** In the place of the VM's UUID; the destination has to be given the same. */
   vmId?: string | undefined;
   /** A word for how sensitive the VM is, for both reports. */

@@ -4,7 +4,7 @@
 
 import assert from "node:assert/strict";
 import type { MigrationResult } from "../../migration/result.ts";
-import { small, storyOf } from "../support/by_hand.ts";
+import { meddledVm, small, storyOf } from "../support/by_hand.ts";
 import type { MemoryJournals } from "../support/memory_journal.ts";
 import { SimulatedMigration } from "../support/simulated_migration.ts";
 import {
@@ -292,4 +292,37 @@ Deno.test("Destination says no cont to a VM that was reset, whose QEMU does not 
   const [source, destination] = await ends(run);
   assert.equal(conts, 0, storyOf(run));
   assert.deepEqual([source.outcome, destination.outcome], ["unknown", "unknown"], storyOf(run));
+});
+
+Deno.test("recover() at the destination writes no `loaded` behind a `ranEarly` that is on its way to the disk", async () => {
+  await using run = await crashed({ source: "released" });
+  const journal = run.destinationJournals.lines.get(`${run.source.id}.destination`)!;
+  while (journal.at(-1)!.state !== "open") journal.pop();
+  const real = destinationRecoveryVm(run);
+  slowLine(run, run.destinationJournals, { state: "ranEarly", ms: 200 });
+  const meddle = () => {
+    run.world.destination = "running";
+    run.world.destinationRan = true;
+  };
+  const vm = meddledVm(real, { at: 2, meddle });
+  await recoverSide(run, "destination", { meet: unreachable, vm });
+  assert.deepEqual(journal.map(({ state }) => state), ["open", "ranEarly"], storyOf(run));
+  run.killDestination();
+  const { source } = await recoverBoth(run, "destination");
+  assert.equal(source.outcome, "unknown", storyOf(run));
+  assert.equal(run.world.source, "postmigrate");
+});
+
+Deno.test("recover() says so when the journal does not say that the VM goes on at the source", async () => {
+  await using run = await crashed({ source: "released" });
+  let lines = 0;
+  run.sourceJournals.beforeLine = () =>
+    ++lines > 1 ? Promise.reject(new Error("no space left on device")) : Promise.resolve();
+  const { outcome, notes } = await recoverSide(run, "source", {
+    meet: unreachable,
+    declareDead: true,
+  });
+  assert.equal(outcome, "completed", storyOf(run));
+  assert.equal(run.world.source, "running");
+  assert.ok(notes.some((note) => /never run the copy over there/.test(note)), `${notes}`);
 });

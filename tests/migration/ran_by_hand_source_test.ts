@@ -374,8 +374,10 @@ for (const slow of ["disk", "QEMU"] as const) {
 }
 
 Deno.test("Source waits for a QEMU that is slow to take the VM back when nobody wants it to end but its policy", async () => {
+  const operator = new AbortController();
   await using run: SimulatedMigration = new SimulatedMigration({
     ...small,
+    sourceOptions: { operatorSignal: operator.signal },
     prepare: (run) => {
       const cancel = run.sourceVm.cancel.bind(run.sourceVm);
       run.sourceVm.cancel = () => run.clock.sleep(15_000).then(cancel);
@@ -389,4 +391,21 @@ Deno.test("Source waits for a QEMU that is slow to take the VM back when nobody 
   const source = await Promise.race([sourceEnds, run.tooLong()]);
   assert.equal(source.sourceState, "running", storyOf(run));
   assert.notEqual(source.outcome, "unknown");
+});
+
+Deno.test("Source ends at Ctrl-C when its policy had failed before, and its QEMU hangs while it takes the VM back", async () => {
+  const operator = new AbortController();
+  await using run: SimulatedMigration = new SimulatedMigration({
+    ...small,
+    sourceOptions: { operatorSignal: operator.signal },
+    prepare: (run) => run.sourceVm.cancel = () => new Promise(() => {}),
+    sourceEntered: (state, run) => {
+      if (state !== "copying") return;
+      run.stopSource.abort(new MigrationError("refused", "the policy failed"));
+      void run.clock.sleep(1_000).then(() => operator.abort());
+    },
+  });
+  const { sourceEnds } = run.start();
+  const source = await Promise.race([sourceEnds, run.tooLong()]);
+  assert.equal(source.outcome, "unknown", storyOf(run));
 });

@@ -78,6 +78,7 @@ export interface SimulatedMigrationOptions {
     onNote?: (text: string) => void;
     onTamper?: (text: string) => void;
     onRound?: () => void;
+    operatorSignal?: AbortSignal;
   };
   /** Called with each note of the destination, besides what keeps them. */
   destinationNoted?: (text: string) => void;
